@@ -1,0 +1,51 @@
+"""Errors that a user can act on, and the wrapper that commands use to show them."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+
+class UserError(Exception):
+    """Something the user can mend. The message is one sentence: what is wrong and what to do.
+
+    ``exit_code`` is what a command returns (2, or 130 after an interruption).
+    """
+
+    exit_code = 2
+
+
+def explain_os_error(error: OSError, path: Path | str, doing: str) -> UserError:
+    """Turn an ``OSError`` of writing or reading ``path`` into a sentence that says what to do."""
+    advice = {
+        errno.ENOSPC: "the disk is full; free some space and run the same command again",
+        errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
+        errno.EFBIG: "the file would exceed the allowed file size; raise the limit and run the same command again",
+        errno.EROFS: "the file system is read-only; choose a folder you can write to",
+        errno.EACCES: "permission is denied; choose a folder you can write to or mend its permissions",
+        errno.EPERM: "the operation is not permitted; choose a folder you can write to or mend its permissions",
+        errno.ENOENT: "it does not exist; check the path",
+        errno.ENOTDIR: "a part of the path is a file, not a folder; check the path",
+        errno.EISDIR: "it is a folder, not a file; check the path",
+    }.get(error.errno or 0, error.strerror or str(error))
+    return UserError(f"cannot {doing} {path}: {advice}")
+
+
+def fail(error: UserError) -> NoReturn:
+    """Print ``error: …`` on one line and exit with the error's code."""
+    print("error: " + " ".join(str(error).split()), file=sys.stderr)
+    raise SystemExit(error.exit_code)
+
+
+def command_line(main: Callable[[], None]) -> None:
+    """Run a command: a `UserError` becomes one line and exit code 2, Ctrl-C one line and 130."""
+    try:
+        main()
+    except UserError as error:
+        fail(error)
+    except KeyboardInterrupt:
+        print("error: interrupted; nothing half-written was kept, run the same command again", file=sys.stderr)
+        raise SystemExit(130) from None
