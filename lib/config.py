@@ -127,9 +127,7 @@ def _explain(error: pydantic.ValidationError, model: type[pydantic.BaseModel], w
         key = ".".join(str(part) for part in location) or where
         if kind == "extra_forbidden":
             valid = _fields_at(model, location[:-1])
-            sentences.append(
-                f"unknown key {key!r}{nearest(location[-1], valid)}, allowed here are: {_listed(valid)}"
-            )
+            sentences.append(f"unknown key {key!r}{nearest(location[-1], valid)}, allowed here are: {_listed(valid)}")
         elif kind == "missing":
             sentences.append(f"key {key!r} is missing")
         else:
@@ -256,9 +254,7 @@ def load(chapter: str, preset: str = "laptop", overrides: Mapping[str, Any] | No
     data = chapter_file(chapter)
     available = [name for name in PRESETS if name in data]
     if preset not in available:
-        raise UserError(
-            f"unknown preset {preset!r}{nearest(preset, available)}; {chapter} has: {_listed(available)}"
-        )
+        raise UserError(f"unknown preset {preset!r}{nearest(preset, available)}; {chapter} has: {_listed(available)}")
     config = validate(config_class(chapter), data[preset], f"{chapter}.yaml, preset {preset}")
     return override(config, overrides or {})
 
@@ -311,7 +307,9 @@ def parameters(**values: Any) -> NotebookParameters:
 
 def _canonical(value: Any) -> Any:
     if isinstance(value, Config):
-        return {name: _canonical(getattr(value, name)) for name in type(value).model_fields if name not in value.unhashed}
+        return {
+            name: _canonical(getattr(value, name)) for name in type(value).model_fields if name not in value.unhashed
+        }
     if isinstance(value, Mapping):
         if not all(isinstance(key, str) for key in value):
             raise TypeError("only mappings with text as keys can be hashed")
@@ -379,7 +377,9 @@ def resolve_device(name: str) -> torch.device:
     if name not in existing:
         known = re.fullmatch(r"cpu|mps|cuda(:\d+)?", str(name))
         problem = f"device {name!r} is not on this machine" if known else f"unknown device {name!r}"
-        raise UserError(f"{problem}{'' if known else nearest(name, existing)}; there are: {_listed(['auto', *existing])}")
+        raise UserError(
+            f"{problem}{'' if known else nearest(name, existing)}; there are: {_listed(['auto', *existing])}"
+        )
     return torch.device(name)
 
 
