@@ -274,15 +274,16 @@ class Gaussianise(Invertible):
     here the first coupling already starts from Gaussian marginals.
 
     Args:
-        histogram: counts of the grey levels, shape ``(bins,)``; one count is added to each, so none has probability 0.
+        histogram: counts of the grey levels, shape ``(bins,)``, not all zero.
     """
 
     margin = 1e-6  # keeps F(x) inside (0, 1), where Phi^-1 is finite in float32
+    uniform = 0.1  # share of a uniform histogram mixed in: F rises everywhere, so its inverse loses at most one digit
 
     def __init__(self, histogram: Tensor) -> None:
         super().__init__()
-        probability = histogram.double() + 1
-        probability = probability / probability.sum()
+        counts = histogram.double()
+        probability = (1 - self.uniform) * counts / counts.sum() + self.uniform / len(counts)
         cdf = torch.cat([probability.new_zeros(1), probability.cumsum(0)])
         self.register_buffer("cdf", (self.margin + (1 - 2 * self.margin) * cdf).float())
 

@@ -1,0 +1,16 @@
+"""Chapter 2: variational auto-encoder, generative adversarial network and normalizing flow on the same data."""
+
+from __future__ import annotations
+
+from lib.background.config import BackgroundConfig
+from lib.background.tasks import ABLATIONS, MAKERS
+from lib.training import Task
+
+TASKS = tuple(MAKERS)
+
+__all__ = ["ABLATIONS", "TASKS", "BackgroundConfig", "task"]
+
+
+def task(model: str, config: BackgroundConfig, seed: int = 0) -> Task:
+    """The training task of one of `TASKS`, freshly initialised from ``seed``."""
+    return MAKERS[model](f"background.{model}", config, seed)
