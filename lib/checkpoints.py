@@ -109,6 +109,10 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
+def _partial(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
 def write_files(writers: Mapping[Path, Callable[[Path], None]]) -> None:
     """Write several files so that each appears whole or not at all, and none before all of them are on the disk.
 
@@ -122,7 +126,7 @@ def write_files(writers: Mapping[Path, Callable[[Path], None]]) -> None:
     try:
         for path, write in writers.items():
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary[path] = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+            temporary[path] = _partial(path)
             write(temporary[path])
             with temporary[path].open("rb+") as file:
                 os.fsync(file.fileno())
@@ -268,26 +272,22 @@ def save(
         log: training log.
 
     Raises:
-        UserError: a tensor is not finite, or the disk is full, the folder read-only, …; nothing partial is left.
+        UserError: a tensor holds NaN, or the disk is full, the folder read-only, …; nothing partial is left.
     """
     path = Path(path)
     stored = {}
     for name, tensor in tensors.items():
         tensor = tensor.detach().cpu()
         if tensor.is_floating_point():
-            if not torch.isfinite(tensor).all():
-                raise CheckpointError(
-                    f"cannot save {path}: the weight {name!r} is not finite; train again with a lower lr"
-                )
+            if torch.isnan(tensor).any():
+                raise CheckpointError(f"cannot save {path}: the weight {name!r} holds NaN; train again with a lower lr")
             if half and tensor.dtype == torch.float32 and bool((tensor.abs() <= HALF_LIMIT).all()):
                 tensor = tensor.half()
         stored[name] = tensor
-    hashed = dict(provenance)
 
     def write_json(partial: Path) -> None:
-        weights = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # written just before
-        hashed.update(weights_sha256=file_hash(weights), half=half)
-        partial.write_text(_dump(hashed), encoding="utf-8", newline="\n")
+        described = {**provenance, "weights_sha256": file_hash(_partial(path)), "half": half}
+        partial.write_text(_dump(described), encoding="utf-8", newline="\n")
 
     writers = {path: tensor_writer(stored), path.with_suffix(".json"): write_json}
     if log is not None:
@@ -332,7 +332,7 @@ def identity(task: Task, seed: int | None = None) -> dict[str, Any]:
 
 
 def task_hash(task: Task, seed: int | None = None) -> str:
-    """SHA-256 (hex) over `identity`: two tasks with one hash train to the same weights (up to the device's rounding)."""
+    """SHA-256 (hex) over `identity`: tasks of one hash train to the same weights, up to the device's rounding."""
     return configs.config_hash(identity(task, seed))
 
 
@@ -383,13 +383,14 @@ def kept_random_states() -> Iterator[None]:
 
     So a notebook draws the same numbers after a cell that loaded weights and after one that trained them.
     """
-    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    python, cpu = random.getstate(), torch.get_rng_state()
+    numpy = np.random.get_state()  # noqa: NPY002 (the global state is what must be kept)
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else None
     try:
         yield
     finally:
         random.setstate(python)
-        np.random.set_state(numpy)
+        np.random.set_state(numpy)  # noqa: NPY002
         torch.set_rng_state(cpu)
         if cuda is not None:
             torch.cuda.set_rng_state_all(cuda)
@@ -479,6 +480,7 @@ def restore(task: Task, path: Path, source: str, device: torch.device) -> Proven
     tensors, data = load(path)
     log = path.with_suffix(".csv")
     log = log if log.is_file() else path.with_name("log.csv")
+    task.keep_initial()
     try:
         task.load_weights(tensors)
     except (RuntimeError, KeyError) as error:
@@ -564,7 +566,7 @@ def evaluate_or_load(
 
     Args:
         name: of the table; it lies in ``runs/tables/<package>/<name>.csv`` or ``checkpoints/<package>/<name>.csv``.
-        config: a `Config`, or plain data, of all that decides the table, the hashes of its checkpoints and data included.
+        config: a `Config` or plain data: all that decides the table, the hashes of checkpoints and data included.
         function: computes the table; a frame with plain columns (the index is not stored).
         recompute: compute in any case.
         ship: store to ``checkpoints/`` instead of ``runs/``.

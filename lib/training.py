@@ -16,8 +16,10 @@ The loop runs on Lightning Fabric: CPU, one GPU, bf16, and several processes und
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import dataclasses
+import datetime
 import functools
 import importlib
 import json
@@ -30,19 +32,25 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from lib import checkpoints
 from lib import config as configs
 from lib.config import Config, TrainConfig
 from lib.errors import UserError, command_line, explain_os_error
+
+try:
+    import fcntl
+except ModuleNotFoundError:  # not on Windows
+    fcntl = None
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -85,7 +93,7 @@ def seed_all(seed: int, step: int, rank: int = 0) -> None:
         torch.cuda.manual_seed_all(mixed)
     if torch.backends.mps.is_available():
         torch.mps.manual_seed(mixed)
-    np.random.seed(mixed & 0xFFFFFFFF)
+    np.random.seed(mixed & 0xFFFFFFFF)  # noqa: NPY002: it is the global state that must be known
     random.seed(mixed)
 
 
@@ -134,12 +142,18 @@ class Task(nn.Module):
     def __init__(self, name: str, config: Config, seed: int = 0) -> None:
         super().__init__()
         self.name, self.config, self.seed = name, config, seed
+        self._initial: dict[str, Tensor] | None = None
         seed_all(seed, _INITIALISE)
 
     @property
     def device(self) -> torch.device:
         """Where the networks are."""
         return next((parameter.device for parameter in self.parameters()), torch.device("cpu"))
+
+    def keep_initial(self) -> None:
+        """Called before the weights change for the first time, so that a later run can start from where it must."""
+        if self._initial is None:
+            self._initial = {name: tensor.detach().cpu().clone() for name, tensor in self.state_dict().items()}
 
     def data_identity(self) -> dict[str, str]:
         """SHA-256 of each data set by name, without loading any; part of the checkpoint's hash."""
@@ -257,22 +271,30 @@ class _Group:
                 torch._foreach_lerp_(self.ema, [p.detach() for p in self.parameters], 1 - decay)
 
     def state(self) -> dict[str, Tensor]:
-        tensors = {f"ema/{name}": tensor for name, tensor in zip(self.names, self.ema)}
-        for parameter, name in zip(self.parameters, self.names):
+        """Moving average and optimiser tensors by name, for a checkpoint."""
+        tensors = {f"ema/{name}": tensor for name, tensor in zip(self.names, self.ema, strict=bool(self.ema))}
+        for parameter, name in zip(self.parameters, self.names, strict=True):
             for key, value in self.optimizer.state.get(parameter, {}).items():
                 tensors[f"optimizer/{self.name}/{key}/{name}"] = value
         return tensors
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
-        for name, average in zip(self.names, self.ema):
+        """The inverse of `state`."""
+        for name, average in zip(self.names, self.ema, strict=bool(self.ema)):
             average.copy_(tensors[f"ema/{name}"])
         start = f"optimizer/{self.name}/"
         index = {name: position for position, name in enumerate(self.names)}
         state: dict[int, dict[str, Tensor]] = {}
         for entry, tensor in tensors.items():
-            if entry.startswith(start):
-                key, name = entry[len(start) :].split("/", 1)
-                state.setdefault(index[name], {})[key] = tensor
+            if not entry.startswith(start):
+                continue
+            key, name = entry[len(start) :].split("/", 1)
+            parameter = self.parameters[index[name]]
+            # a fused optimiser walks both memories side by side, so the layout must be that of the parameter
+            like = (
+                torch.empty_like(parameter, dtype=tensor.dtype) if tensor.shape == parameter.shape else tensor.clone()
+            )
+            state.setdefault(index[name], {})[key] = like.copy_(tensor)
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
 
@@ -310,13 +332,16 @@ def _finite(value: Any) -> bool:
     return all(bool(torch.isfinite(t).all()) for t in _tensors(value) if t.is_floating_point() or t.is_complex())
 
 
-def _first_bad_layer(task: Task, batch: Any, step: int, rank: int, group: str, autocast: Callable) -> str:
+def _first_bad(named: Iterable[tuple[str, Tensor | None]]) -> str | None:
+    return next((name for name, tensor in named if tensor is not None and not _finite(tensor)), None)
+
+
+def _first_bad_layer(task: Task, batch: Any, step: int, rank: int, group: str, autocast: Callable) -> str | None:
     """Where a loss stopped being finite: the same forward pass again, with an eye on every module's output."""
     if not _finite(batch):
         return "the batch itself is not finite"
-    for name, parameter in task.named_parameters():
-        if not _finite(parameter):
-            return f"the weight {name!r} is not finite"
+    if name := _first_bad(task.named_parameters()):
+        return f"the weight {name!r} is not finite"
     found: list[str] = []
 
     def watch(name: str, module: nn.Module) -> Callable:
@@ -329,7 +354,7 @@ def _first_bad_layer(task: Task, batch: Any, step: int, rank: int, group: str, a
     hooks = [module.register_forward_hook(watch(name, module)) for name, module in task.named_modules() if name]
     try:
         seed_all(task.seed, step, rank)
-        with torch.no_grad(), autocast():
+        with autocast():
             for name, loss, _ in task.training_step(batch, step):
                 if found or (name == group and not _finite(loss)):
                     break
@@ -338,7 +363,7 @@ def _first_bad_layer(task: Task, batch: Any, step: int, rank: int, group: str, a
     finally:
         for hook in hooks:
             hook.remove()
-    return found[0] if found else "every layer's output is finite, so it arises in the loss itself"
+    return found[0] if found else None
 
 
 # ---------------------------------------------------------------------------------------------------------------- log
@@ -353,14 +378,9 @@ class _Log:
         self.columns: list[str] = []
         self.pending: dict[str, list[Tensor | float]] = {}
 
-    def add(self, metrics: dict[str, Tensor | float]) -> None:
-        for name, value in metrics.items():
-            if isinstance(value, Tensor):
-                value = value.detach()
-            if name in self.pending:
-                self.pending[name].append(value)
-            else:
-                self.pending[name] = [value]
+    def add(self, name: str, value: Tensor | float) -> None:
+        """Keep a value of one step, without waiting for the device to compute it."""
+        self.pending.setdefault(name, []).append(value.detach() if isinstance(value, Tensor) else value)
 
     def stacked(self, fabric: Fabric) -> dict[str, Tensor]:
         """Waiting values by metric, float64 on the CPU, averaged over the processes."""
@@ -373,7 +393,7 @@ class _Log:
         if fabric.world_size > 1 and stacked:
             flat = fabric.all_reduce(torch.cat(list(stacked.values())).to(fabric.device), reduce_op="mean").cpu()
             parts = flat.split([len(column) for column in stacked.values()])
-            stacked = dict(zip(stacked, parts))
+            stacked = dict(zip(stacked, parts, strict=True))
         self.pending = {name: list(column.unbind()) for name, column in stacked.items()}
         return stacked
 
@@ -384,10 +404,8 @@ class _Log:
             for name, column in tensors.items()
             if name.startswith("pending/")
         }
-        if not self.path.is_file():
-            raise UserError(
-                f"{self.path} is missing, so the log cannot be continued; restore it, or start without --resume"
-            )
+        if self.write:
+            self._drop_partial_row()
         frame = checkpoints.read_log(self.path)
         if "step" in frame:
             frame = frame[frame["step"] <= step]
@@ -400,10 +418,8 @@ class _Log:
             self._rewrite()
 
     def row(self, row: dict[str, float]) -> None:
+        """Add one row; a metric that comes up later adds a column."""
         self.rows.append(row)
-        self.pending = {}
-        if not self.write:
-            return
         new = [name for name in row if name not in self.columns]
         if new:
             self.columns += new
@@ -414,6 +430,18 @@ class _Log:
                 file.write(self.frame(self.rows[-1:]).to_csv(index=False, header=False, lineterminator="\n"))
         except OSError as error:
             raise explain_os_error(error, self.path, "write") from None
+
+    def sync(self) -> None:
+        """Force the rows to the disk: a checkpoint must not be newer than its log."""
+        with self.path.open("rb+") as file:
+            os.fsync(file.fileno())
+
+    def _drop_partial_row(self) -> None:
+        # a full disk or a kill may have cut the last line short
+        if self.path.is_file():
+            content = self.path.read_bytes()
+            if content and not content.endswith(b"\n"):
+                checkpoints.write_files({self.path: lambda path: path.write_bytes(content[: content.rfind(b"\n") + 1])})
 
     def frame(self, rows: list[dict[str, float]] | None = None) -> pd.DataFrame:
         return pd.DataFrame(self.rows if rows is None else rows, columns=self.columns or ["step"])
@@ -454,28 +482,31 @@ class _Signals:
 
 def _launch(device: torch.device, precision: str) -> Fabric:
     """A launched Fabric: one process on ``device``, or this process of a ``torchrun`` group."""
-    warnings.filterwarnings("ignore", module=r"lightning.*")
-    logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
-    logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
     try:
         import lightning_fabric as fabric_package
         from lightning_fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
+        from lightning_fabric.strategies import DDPStrategy
     except ModuleNotFoundError:
         import lightning.fabric as fabric_package
         from lightning.fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
+        from lightning.fabric.strategies import DDPStrategy
 
     settings: dict[str, Any] = {"precision": {"32": "32-true", "bf16": "bf16-mixed"}[precision]}
     settings["accelerator"] = device.type
     if TorchElasticEnvironment.detect():
         local = int(os.environ["LOCAL_WORLD_SIZE"])
         nodes = int(os.environ["WORLD_SIZE"]) // local
-        settings |= {"strategy": "ddp", "devices": local, "num_nodes": nodes, "plugins": [TorchElasticEnvironment()]}
+        patient = DDPStrategy(timeout=datetime.timedelta(hours=12))  # the others wait while rank 0 validates
+        settings |= {"strategy": patient, "devices": local, "num_nodes": nodes, "plugins": [TorchElasticEnvironment()]}
     else:
         # named outright, else Fabric would take a cluster's job variables for a launch of several processes
         devices: Any = [device.index or 0] if device.type == "cuda" else 1
         settings |= {"devices": devices, "plugins": [LightningEnvironment()]}
-    fabric = fabric_package.Fabric(**settings)
-    fabric.launch()
+    logging.getLogger(fabric_package.__name__).setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # hints about hardware that the user did not ask for
+        fabric = fabric_package.Fabric(**settings)
+        fabric.launch()
     return fabric
 
 
@@ -495,6 +526,8 @@ class _Run:
         self.log = _Log(self.dir / "log.csv", self.first)
         self.step, self.seconds_before, self.start = 0, 0.0, time.perf_counter()
         self.groups: dict[str, _Group] = {}
+        self.lock: int | None = None
+        self.autocast = self.fabric.autocast if self.config.precision == "bf16" else contextlib.nullcontext
 
     # -- processes
 
@@ -506,9 +539,11 @@ class _Run:
                 function()
             except UserError as caught:
                 error = caught
+            except OSError as caught:
+                error = explain_os_error(caught, self.dir, "write into")
         if self.world > 1:
             message = self.fabric.broadcast(None if error is None else str(error), src=0)
-            if message is not None and error is None:
+            if message is not None and not self.first:
                 error = UserError(message)
         if error is not None:
             raise error
@@ -517,6 +552,10 @@ class _Run:
         if self.world > 1:
             for tensor in self.task.state_dict().values():
                 torch.distributed.broadcast(tensor, src=0)
+
+    def agreed(self, stop: bool) -> bool:
+        """Whether any process was asked to stop."""
+        return float(self.fabric.all_reduce(torch.tensor(float(stop), device=self.fabric.device), reduce_op="sum")) > 0
 
     def reduce(self, group: _Group, loss: Tensor, stop: bool) -> tuple[Tensor, bool]:
         """Average gradients, loss and stop request over the processes, in one flat bucket.
@@ -533,10 +572,15 @@ class _Run:
         bucket = self.fabric.all_reduce(bucket, reduce_op="mean")
         position = 0
         flags = bucket[-len(have) - 2 : -1].tolist()
-        for parameter, anywhere in zip(group.parameters, flags):
+        for parameter, anywhere in zip(group.parameters, flags[:-1], strict=True):
             piece = bucket[position : position + parameter.numel()]
             position += parameter.numel()
-            parameter.grad = piece.view_as(parameter).to(parameter.dtype) if anywhere > 0 else None
+            if not anywhere:
+                parameter.grad = None
+                continue
+            if parameter.grad is None:
+                parameter.grad = torch.empty_like(parameter)  # keeps the memory format, which fused optimisers rely on
+            parameter.grad.copy_(piece.view_as(parameter))
         return bucket[-1], flags[-1] > 0
 
     # -- state on disk
@@ -548,18 +592,17 @@ class _Run:
             raise UserError(
                 f"batch_size {config.batch_size} cannot be split over {self.world} processes; change one of them"
             )
-        if resume and self.model_path.is_file() and not self.state_path.is_file():
-            data = checkpoints.read_json(self.model_path.with_suffix(".json"), "start again without --resume")
-            self.check_identity({key: data.get(key) for key in self.identity}, self.model_path)
-            provenance = checkpoints.restore(task, self.model_path, "runs", self.fabric.device)
-            self.say(f"{task.name}: the run in {checkpoints.shown(self.dir)} is already finished")
-            return RunResult(self.model_path, provenance.log, provenance.metrics, provenance.seconds, provenance.steps)
         unfinished = self.state_path.is_file()
+        if resume and not unfinished and self.model_path.with_suffix(".json").is_file():
+            return self.finished()
         if unfinished and not resume:
             raise UserError(
                 f"{self.dir} holds an unfinished run; continue it with --resume, or delete the folder to start again"
             )
-        self.rank_zero(self.make_folder)
+        self.rank_zero(self.open_folder)
+        if task._initial is not None:  # it was trained or loaded before
+            task.load_state_dict(task._initial)
+        task.keep_initial()
         task.to(self.fabric.device)
         if config.channels_last:
             task.to(memory_format=torch.channels_last)
@@ -579,34 +622,54 @@ class _Run:
             self.groups = _groups(task)
         return None
 
-    def make_folder(self) -> None:
-        try:
-            self.dir.mkdir(parents=True, exist_ok=True)
-            probe = self.dir / f".probe.{os.getpid()}.tmp"
-            probe.touch()
-            probe.unlink()
-        except OSError as error:
-            raise explain_os_error(error, self.dir, "write into") from None
+    def finished(self) -> RunResult:
+        data = checkpoints.read_json(self.model_path.with_suffix(".json"), "start again without --resume")
+        self.check_identity(data.get("config_hash"), data, self.model_path)
+        provenance = checkpoints.restore(self.task, self.model_path, "runs", self.fabric.device)
+        self.say(f"{self.task.name}: the run in {checkpoints.shown(self.dir)} is already finished")
+        return RunResult(self.model_path, provenance.log, provenance.metrics, provenance.seconds, provenance.steps)
+
+    def open_folder(self) -> None:
+        """Make the run folder, take it for this process, and clear what a killed process left half-written."""
+        self.dir.mkdir(parents=True, exist_ok=True)
+        if fcntl is not None:
+            self.lock = os.open(self.dir, os.O_RDONLY)
+            try:
+                fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(
+                    f"another process is training in {self.dir}; wait for it, or choose another folder with --run-dir"
+                ) from None
+            except OSError:
+                pass  # a file system without locks
+        for partial in self.dir.glob(".*.tmp"):
+            partial.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Give the run folder free."""
+        if self.lock is not None:
+            os.close(self.lock)
 
     def clear_folder(self) -> None:
         """A new run replaces a finished one: a folder never holds parts of two."""
-        for name in ("model.json", "model.safetensors", "log.csv"):
+        for name in ("model.json", "model.safetensors"):
             (self.dir / name).unlink(missing_ok=True)
+        self.log.path.write_text("")
 
-    def check_identity(self, theirs: dict[str, Any], path: Path) -> None:
-        fields = configs.differences(self.identity, theirs)
-        if fields:
+    def check_identity(self, theirs_hash: Any, theirs: dict[str, Any], path: Path) -> None:
+        if theirs_hash != self.hash:
+            fields = configs.differences(self.identity, {key: theirs.get(key) for key in self.identity})
             raise UserError(
                 f"cannot resume from {path}: it was made with another configuration ({'; '.join(fields[:6])}); "
-                "use that one, or another run folder"
+                "use that one, or another folder with --run-dir"
             )
 
     def save_state(self) -> None:
         # on every process: averaging the waiting metrics is a joint operation
         pending = self.log.stacked(self.fabric)
         for group in self.groups.values():
-            if not _finite(group.parameters):
-                name = next(n for n, p in zip(group.names, group.parameters) if not _finite(p))
+            if not math.isfinite(nn.utils.get_total_norm([parameter.detach() for parameter in group.parameters])):
+                name = _first_bad(zip(group.names, group.parameters, strict=True)) or group.names[0]
                 self.diverged(self.step, f"the weight {name!r} is not finite")
         self.rank_zero(functools.partial(self.write_state, pending))
 
@@ -617,6 +680,7 @@ class _Run:
             tensors |= group.state()
         meta = {"identity": self.identity, "step": self.step, "seconds": self.seconds(), "hash": self.hash}
         writer = checkpoints.tensor_writer(tensors, {"state": json.dumps(meta)})
+        self.log.sync()
         checkpoints.write_files({self.state_path: writer})
 
     def load_state(self) -> None:
@@ -624,10 +688,10 @@ class _Run:
         tensors, metadata = checkpoints.read_tensors(self.state_path, advice)
         try:
             meta = json.loads(metadata["state"])
-            theirs, step, seconds = meta["identity"], int(meta["step"]), float(meta["seconds"])
+            theirs, step, seconds = dict(meta["identity"]), int(meta["step"]), float(meta["seconds"])
         except (KeyError, ValueError, TypeError):
             raise checkpoints.CheckpointError(f"{self.state_path} is not the state of a run; {advice}") from None
-        self.check_identity(theirs, self.state_path)
+        self.check_identity(meta.get("hash"), theirs, self.state_path)
         try:
             model = {name[6:]: tensor for name, tensor in tensors.items() if name.startswith("model/")}
             self.task.load_state_dict(model)
@@ -651,74 +715,82 @@ class _Run:
     def seconds(self) -> float:
         return self.seconds_before + time.perf_counter() - self.start
 
-    def diverged(self, step: int, detail: str) -> None:
+    def diverged(self, step: int, detail: str) -> NoReturn:
         kept = (
-            f"the state of an earlier step is kept in {self.dir}"
-            if self.state_path.is_file()
-            else "no state was saved yet"
+            f"an earlier state is kept in {self.dir}" if self.state_path.is_file() else "no state was saved before it"
         )
         raise TrainingDiverged(
             f"{self.task.name} diverged at step {step}: {detail}; lower train.lr or set train.clip ({kept})"
         )
 
-    def name(self, metric: str, group: str) -> str:
+    def column(self, metric: str, group: str) -> str:
         return metric if len(self.groups) == 1 else f"{metric}_{group}"
 
     def one_step(self, stop: bool) -> bool:
-        """One step of every group; whether any process was asked to stop."""
-        task, fabric, step = self.task, self.fabric, self.step
+        """One update of every group; whether any process was asked to stop."""
+        task, step, config = self.task, self.step, self.config
         seed_all(task.seed, step, self.rank)
         batch = task.batch(step, self.rank, self.world)
         losses = task.training_step(batch, step)
+        # without clipping the norm of the gradient is of use only where it guards a row of the log or a checkpoint
+        guarded = stop or any((step + 1) % n == 0 for n in (config.log_every, config.checkpoint_every, config.steps))
+        updates = 0
         while True:
-            with fabric.autocast():
+            with self.autocast():
                 item = next(losses, None)
             if item is None:
-                return stop
+                return self.agreed(stop) if self.world > 1 and not updates else stop
+            updates += 1
             name, loss, metrics = item
             group = self.groups[name]
             group.clear_gradients()
             # only this group's gradients: a loss that runs through another network leaves nothing there
-            fabric.backward(loss, inputs=group.parameters)
+            self.fabric.backward(loss, inputs=group.parameters)
             total, stop = self.reduce(group, loss.detach(), stop)
-            last = (step + 1) % self.config.log_every == 0 or (step + 1) % self.config.checkpoint_every == 0
-            norm = None
-            if group.config.clip is not None or last or stop:
-                norm = nn.utils.get_total_norm(group.gradients())
-                if group.config.clip is not None:
-                    nn.utils.clip_grads_with_norm_(group.parameters, group.config.clip, norm)
+            clip = group.config.clip
+            norm = nn.utils.get_total_norm(group.gradients()) if clip is not None or guarded or stop else None
             if not math.isfinite(total):
-                detail = _first_bad_layer(task, batch, step, self.rank, name, fabric.autocast)
-                self.diverged(step, f"the loss of {name!r} is {float(total)}, {detail}")
+                self.diverged(step, f"the loss of {name!r} is {float(total)}, {self.first_bad_layer(batch, name)}")
             if norm is not None and not math.isfinite(norm):
-                bad = next(
-                    (n for n, p in zip(group.names, group.parameters) if p.grad is not None and not _finite(p.grad)),
-                    "?",
-                )
-                self.diverged(step, f"the gradient of {name!r} is {float(norm)}, first at the weight {bad!r}")
+                bad = _first_bad((n, p.grad) for n, p in zip(group.names, group.parameters, strict=True))
+                self.diverged(step, f"the gradient of {name!r} is not finite, first at the weight {bad!r}")
+            if clip is not None:
+                nn.utils.clip_grads_with_norm_(group.parameters, clip, norm)
+                self.log.add(self.column("grad_norm", name), norm)
             group.update(step)
-            values = {self.name("loss", name): total, **metrics}
-            if group.config.clip is not None:
-                values[self.name("grad_norm", name)] = norm
-            self.log.add(values)
+            self.log.add(self.column("loss", name), total)
+            for metric, value in metrics.items():
+                self.log.add(metric, value)
+
+    def first_bad_layer(self, batch: Any, group: str) -> str:
+        """What `_first_bad_layer` finds on the process where the loss is not finite."""
+        found = _first_bad_layer(self.task, batch, self.step, self.rank, group, self.autocast)
+        if self.world > 1:
+            everywhere: list[str | None] = [None] * self.world
+            torch.distributed.all_gather_object(everywhere, found)
+            found = next((text for text in everywhere if text), None)
+        return found or "every layer's output is finite, so it arises in the loss itself"
 
     def write_row(self, images: int, seconds: float) -> None:
         means = {name: float(column.mean()) for name, column in self.log.stacked(self.fabric).items()}
-        rates = {self.name("lr", g.name): learning_rate(g.config, self.step - 1) for g in self.groups.values()}
+        for name, value in means.items():
+            if not math.isfinite(value):
+                self.diverged(self.step - 1, f"the metric {name!r} is {value}")
+        rates = {self.column("lr", g.name): learning_rate(g.config, self.step - 1) for g in self.groups.values()}
         row = {"step": self.step, "seconds": round(self.seconds(), 3), **rates, **means}
         row["images_per_second"] = round(images / max(seconds, 1e-9), 1)
+        self.log.pending = {}
         self.rank_zero(functools.partial(self.log.row, row))
 
     def loop(self, signals: _Signals) -> None:
-        from tqdm import tqdm
-
-        config, last_save = self.config, self.step
+        config = self.config
+        interactive = sys.stderr.isatty() or "ipykernel" in sys.modules
         bar = tqdm(
             total=config.steps, initial=self.step, desc=self.task.name, unit="step", disable=not self.progress,
-            file=sys.stderr, mininterval=0.5 if sys.stderr.isatty() else 5.0, dynamic_ncols=sys.stderr.isatty(),
+            file=sys.stderr, mininterval=0.5 if interactive else 10, dynamic_ncols=sys.stderr.isatty(),
         )  # fmt: skip
         since, images = time.perf_counter(), 0
-        with bar:
+        with bar, signals:
             while self.step < config.steps:
                 stop = self.one_step(signals.asked)
                 self.step += 1
@@ -732,26 +804,23 @@ class _Run:
                     bar.set_postfix_str(self.postfix(), refresh=False)
                 if self.step % config.checkpoint_every == 0 or done or stop:
                     self.save_state()
-                    last_save = self.step
                 if stop and not done:
                     raise TrainingInterrupted(
-                        f"interrupted at step {last_save} of {config.steps}; the state is saved in {self.dir}, "
-                        "continue with --resume"
+                        f"{self.task.name} was interrupted at step {self.step} of {config.steps}; the state is saved in "
+                        f"{self.dir}, continue with --resume"
                     )
 
     def postfix(self) -> str:
-        skip = ("step", "seconds", "images_per_second")
-        values = (
-            {k: v for k, v in self.log.rows[-1].items() if k not in skip and not k.startswith("lr")}
-            if self.first
-            else {}
-        )
-        return ", ".join(f"{name} {value:.4g}" for name, value in list(values.items())[:5])
+        """The last row of the log, for the progress bar."""
+        dull = ("step", "seconds", "images_per_second")
+        row = self.log.rows[-1].items() if self.first else ()
+        shown = [f"{name} {value:.4g}" for name, value in row if name not in dull and not name.startswith("lr")]
+        return ", ".join(shown[:5])
 
     def finish(self) -> RunResult:
         task = self.task
         for group in self.groups.values():
-            for parameter, average in zip(group.parameters, group.ema):
+            for parameter, average in zip(group.parameters, group.ema, strict=bool(group.ema)):
                 parameter.data.copy_(average)
         task.eval()
         seconds = self.seconds()
@@ -775,7 +844,6 @@ class _Run:
             )
         provenance = {
             **self.identity,
-            "config": self.task.config.model_dump(mode="json"),
             "config_hash": self.hash,
             "steps": self.step,
             "seconds": round(seconds, 3),
@@ -817,13 +885,21 @@ def train(
     """
     if seed is not None and seed != task.seed:
         raise ValueError(f"the task was made with seed {task.seed}, not {seed}: its initial weights are drawn already")
-    with checkpoints.kept_random_states(), _Signals() as signals:
+    with checkpoints.kept_random_states():
         run = _Run(task, device, Path(run_dir) if run_dir else None, quiet, progress)
-        finished = run.prepare(resume)
-        if finished is not None:
-            return finished
-        run.loop(signals)
-        return run.finish()
+        try:
+            finished = run.prepare(resume)
+            if finished is not None:
+                return finished
+            run.loop(_Signals())
+            return run.finish()
+        except torch.OutOfMemoryError:
+            raise UserError(
+                f"{task.name}: the device's memory is full at step {run.step}; lower train.batch_size, set "
+                "train.precision to bf16, or choose another device"
+            ) from None
+        finally:
+            run.close()
 
 
 # -------------------------------------------------------------------------------------------------------- command line
@@ -854,69 +930,90 @@ def make_task(model: str, preset: str = "laptop", seed: int = 0, overrides: dict
     return importlib.import_module(f"lib.{package}").task(name, config, seed)
 
 
-def _arguments() -> Any:
-    import argparse
-
+def _arguments() -> argparse.Namespace:
     class Parser(argparse.ArgumentParser):
-        def error(self, message: str) -> None:
+        def error(self, message: str) -> NoReturn:
             raise UserError(f"{message}; see python -m lib.training --help")
 
-    parser = Parser(prog="python -m lib.training", description="Train one model; also under torchrun.")
-    parser.add_argument("model", nargs="?", help="<package>.<model>, see --list")
-    parser.add_argument("--list", action="store_true", help="print the models and leave")
-    parser.add_argument("--preset", default="laptop", help="smoke, laptop (default) or full")
-    parser.add_argument("--seed", type=int, default=0, help="default 0")
-    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
-    parser.add_argument("--resume", action="store_true", help="continue the run in the run folder if there is one")
-    parser.add_argument("--run-dir", help="default runs/<model>-<hash>-seed<seed>")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="override, e.g. flow.train.lr=1e-3"
+    parser = Parser(
+        prog="python -m lib.training", description="Train one model; also under torchrun.", allow_abbrev=False
     )
-    parser.add_argument("--ship", action="store_true", help="copy the result to checkpoints/")
-    parser.add_argument("--half", action="store_true", help="with --ship: float16 on disk")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
-    parser.add_argument("--json", action="store_true", help="a summary as JSON on stdout")
-    return parser.parse_args()
+    add = parser.add_argument
+    add("model", nargs="?", help="<package>.<model>, see --list")
+    add("--list", action="store_true", help="print the models and leave")
+    add("--preset", default="laptop", help="smoke, laptop (default) or full")
+    add("--seed", type=int, default=0, help="decides initial weights, order of the data and every draw (default 0)")
+    add("--device", default="auto", help="auto (default: CUDA if there is one), cpu, cuda, cuda:1, mps")
+    add("--resume", action="store_true", help="continue the run in the run folder if there is one")
+    add("--run-dir", metavar="DIR", help="default runs/<model>-<hash>-seed<seed>")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help="override, for example flow.train.lr=1e-3")
+    add("--ship", action="store_true", help="copy the result to checkpoints/")
+    add("--half", action="store_true", help="with --ship: float16 on disk")
+    add("--quiet", action="store_true", help="no progress bar")
+    add("--json", action="store_true", help="a summary as JSON on stdout")
+    arguments, unknown = parser.parse_known_args()
+    if unknown:
+        options = [option for action in parser._actions for option in action.option_strings]
+        parser.error(f"unknown argument {unknown[0]!r}{configs.nearest(unknown[0].split('=')[0], options)}")
+    if not arguments.list and not arguments.model:
+        parser.error("name a model; --list prints them")
+    if arguments.half and not arguments.ship:
+        parser.error("--half says how to --ship, which is not asked for")
+    if not 0 <= arguments.seed < 2**32:
+        parser.error(f"--seed is {arguments.seed}, it must lie in [0, 2^32)")
+    return arguments
 
 
-def main() -> None:
-    """``python -m lib.training MODEL --preset P --seed S [--resume] [--set key=value …] [--ship]``."""
-    arguments = _arguments()
-    if arguments.list:
-        print("\n".join(models()))
-        return
-    if not arguments.model:
-        raise UserError("name a model; python -m lib.training --list prints them")
-    if arguments.seed < 0:
-        raise UserError(f"--seed is {arguments.seed}, it must be 0 or more")
+def _overrides(items: list[str]) -> dict[str, Any]:
     overrides = {}
-    for item in arguments.set:
+    for item in items:
         key, equals, value = item.partition("=")
         if not equals or not key:
             raise UserError(f"--set {item!r} must read key=value, for example --set flow.train.steps=100")
         overrides[key] = configs.scalar(value)
-    task = make_task(arguments.model, arguments.preset, arguments.seed, overrides)
-    result = train(
-        task, device=arguments.device, run_dir=arguments.run_dir, resume=arguments.resume, progress=not arguments.quiet
-    )
-    if int(os.environ.get("RANK", 0)) == 0:
-        path = result.path
-        if arguments.ship:
-            model = checkpoints.split_name(task.name)[1]
-            path = checkpoints.ship(
-                path.parent, f"{model}-{arguments.preset}-seed{arguments.seed}", half=arguments.half
-            )
-        summary = {
-            "model": task.name, "path": str(path), "config_hash": checkpoints.task_hash(task), "steps": result.steps,
-            "seconds": round(result.seconds, 3), "metrics": result.metrics,
-        }  # fmt: skip
-        if arguments.json:
-            print(json.dumps(summary))
-        else:
-            listed = ", ".join(f"{name} {value:.4g}" for name, value in result.metrics.items()) or "no metrics"
-            print(f"{task.name}: {result.steps:,} steps in {checkpoints.duration(result.seconds)}, {listed}, in {path}")
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+    return overrides
+
+
+def main() -> None:
+    """``python -m lib.training MODEL --preset P --seed S [--resume] [--set key=value …] [--ship]``."""
+    first = int(os.environ.get("RANK", 0)) == 0
+    try:
+        arguments = _arguments()
+        if arguments.list:
+            print("\n".join(models()))
+            return
+        task = make_task(arguments.model, arguments.preset, arguments.seed, _overrides(arguments.set))
+        result = train(
+            task,
+            device=arguments.device,
+            run_dir=arguments.run_dir,
+            resume=arguments.resume,
+            progress=not arguments.quiet,
+        )
+        if first:
+            _summarise(arguments, task, result)
+    except UserError as error:
+        if first:
+            raise
+        raise SystemExit(error.exit_code) from None  # rank 0 says it
+    finally:
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+
+def _summarise(arguments: argparse.Namespace, task: Task, result: RunResult) -> None:
+    path = result.path
+    if arguments.ship:
+        name = f"{checkpoints.split_name(task.name)[1]}-{arguments.preset}-seed{arguments.seed}"
+        path = checkpoints.ship(path.parent, name, half=arguments.half)
+    if arguments.json:
+        summary = {"model": task.name, "path": str(path), "config_hash": checkpoints.task_hash(task)}
+        summary |= {"steps": result.steps, "seconds": round(result.seconds, 3), "metrics": result.metrics}
+        print(json.dumps(summary))
+    else:
+        listed = ", ".join(f"{name} {value:.4g}" for name, value in result.metrics.items()) or "no metrics"
+        took = checkpoints.duration(result.seconds)
+        print(f"{task.name}: {result.steps:,} steps in {took}, {listed}, in {checkpoints.shown(path)}")
 
 
 if __name__ == "__main__":
