@@ -1,0 +1,121 @@
+"""The data sets as arrays: digits, small photos, photographs and 2-D toys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from lib.data.cache import fetch
+from lib.data.entries import DataError
+from lib.errors import UserError
+
+_PHOTOS = {  # colour photographs of everyday scenes; the other files of these sets are charts, textures or medical
+    "photos-skimage": ("astronaut", "chelsea", "coffee", "motorcycle_left", "rocket"),
+    "photos-sklearn": ("china", "flower"),
+    "photos-sporco": ("barbara", "kodim23", "monarch", "sail", "tulips"),
+}
+
+
+def mnist(split: str = "train") -> tuple[np.ndarray, np.ndarray]:
+    """MNIST digits: images uint8 ``(N, 28, 28)`` in 0..255 and labels uint8 ``(N,)`` in 0..9.
+
+    ``split`` is ``"train"`` (N = 60,000) or ``"test"`` (N = 10,000); another raises `UserError`.
+    """
+    return _digits("mnist", split)
+
+
+def fashion_mnist(split: str = "train") -> tuple[np.ndarray, np.ndarray]:
+    """Fashion-MNIST: images uint8 ``(N, 28, 28)`` and labels uint8 ``(N,)`` in 0..9, as `mnist`."""
+    return _digits("fashion-mnist", split)
+
+
+def cifar10(split: str = "train") -> tuple[np.ndarray, np.ndarray]:
+    """CIFAR-10 in its original order: images uint8 ``(N, 32, 32, 3)`` and labels uint8 ``(N,)`` in 0..9.
+
+    ``split`` is ``"train"`` (N = 50,000) or ``"test"`` (N = 10,000); another raises `UserError`.
+    """
+    train = [f"data_batch_{number}.bin" for number in range(1, 6)]
+    names = _choose({"train": train, "test": ["test_batch.bin"]}, split, "split")
+    folder = fetch("cifar10")
+    records = np.concatenate([np.fromfile(folder / name, np.uint8).reshape(-1, 3073) for name in names])
+    images = records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+    return np.ascontiguousarray(images), records[:, 0].copy()
+
+
+def photos() -> list[tuple[str, np.ndarray]]:
+    """The embedded photographs, the same on every machine: ``(name, uint8 (H, W, 3) RGB)``, 12 of them.
+
+    From scikit-image, scikit-learn and sporco, 300 to 512 pixels high (barbara: 574). ``kodim23`` is a Kodak test photo
+    with its last row replaced: leave it out of training wherever results on Kodak are reported.
+    """
+    from PIL import Image
+
+    found = []
+    for name, chosen in _PHOTOS.items():
+        folder = fetch(name)
+        for path in sorted(folder.iterdir()):
+            if path.stem in chosen:
+                with Image.open(path) as picture:
+                    found.append((path.stem, np.array(picture.convert("RGB"))))
+    return found
+
+
+def toy2d(name: str, n: int, seed: int = 0) -> np.ndarray:
+    """Points of a 2-D density: float32 ``(n, 2)``, all within [-4, 4], shuffled, a pure function of the arguments.
+
+    ``name``: ``"moons"`` (two half circles), ``"spirals"`` (two arms), ``"checkerboard"`` (8 of 16 squares, uniform) or
+    ``"rings"`` (three circles). Raises `UserError` for another name or ``n`` below 1.
+    """
+    draw = _choose({"moons": _moons, "spirals": _spirals, "checkerboard": _checkerboard, "rings": _rings}, name, "toy")
+    if n < 1:
+        raise UserError(f"a toy data set has at least 1 point, not {n}")
+    return np.clip(draw(np.random.default_rng(seed), n), -4, 4).astype(np.float32)
+
+
+def _moons(rng: np.random.Generator, n: int) -> np.ndarray:
+    angle, upper = rng.uniform(0, np.pi, n), rng.random(n) < 0.5
+    x = np.where(upper, np.cos(angle), 1 - np.cos(angle)) - 0.5
+    y = np.where(upper, np.sin(angle), 0.5 - np.sin(angle)) - 0.25
+    return 2 * (np.stack([x, y], 1) + rng.normal(0, 0.06, (n, 2)))
+
+
+def _spirals(rng: np.random.Generator, n: int) -> np.ndarray:
+    angle = 3 * np.pi * np.sqrt(rng.random(n))  # the root spreads the points evenly along the arm
+    side = np.where(rng.random(n) < 0.5, 1.0, -1.0)
+    arm = np.stack([-np.cos(angle), np.sin(angle)], 1) * (side * angle / 3)[:, None]
+    return arm + rng.normal(0, 0.08, (n, 2))
+
+
+def _checkerboard(rng: np.random.Generator, n: int) -> np.ndarray:
+    column = rng.integers(0, 4, n)
+    row = 2 * rng.integers(0, 2, n) + column % 2
+    return 2 * (np.stack([column, row], 1) + rng.random((n, 2))) - 4
+
+
+def _rings(rng: np.random.Generator, n: int) -> np.ndarray:
+    radius = rng.choice([1.0, 2.0, 3.0], n, p=[1 / 6, 2 / 6, 3 / 6])  # equal density along every ring
+    angle = rng.uniform(0, 2 * np.pi, n)
+    return np.stack([np.cos(angle), np.sin(angle)], 1) * radius[:, None] + rng.normal(0, 0.08, (n, 2))
+
+
+def _digits(name: str, split: str) -> tuple[np.ndarray, np.ndarray]:
+    prefix = _choose({"train": "train", "test": "t10k"}, split, "split")
+    folder = fetch(name)
+    return _idx(folder / f"{prefix}-images-idx3-ubyte"), _idx(folder / f"{prefix}-labels-idx1-ubyte")
+
+
+def _idx(path: Path) -> np.ndarray:
+    """An uint8 array in LeCun's IDX format: 0, 0, 8 (uint8), dimensions, then each size as big-endian int32."""
+    raw = path.read_bytes()
+    shape = np.frombuffer(raw, ">i4", raw[3], 4)
+    if raw[:3] != b"\0\0\x08" or len(raw) != 4 + 4 * len(shape) + shape.prod():
+        raise DataError(f"{path} is not an IDX file of bytes; remove it and fetch the set again")
+    return np.frombuffer(raw, np.uint8, offset=4 + 4 * len(shape)).reshape(shape).copy()
+
+
+def _choose(options: dict[str, object], key: str, what: str) -> object | Callable:
+    if key not in options:
+        raise UserError(f"there is no {what} {key!r}; known: {', '.join(options)}")
+    return options[key]
