@@ -127,8 +127,9 @@ class Claim:
 
 
 def load() -> dict[str, Claim]:
-    """All claims of ``notebooks/claims.yaml`` by id, in the file's order. A faulty file raises `UserError` naming the
-    entry.
+    """All claims of ``notebooks/claims.yaml`` by id, in the file's order.
+
+    Raises `UserError` that names the entry and the key when the file is faulty.
     """
     path = paths.NOTEBOOKS / "claims.yaml"
     try:
@@ -210,14 +211,14 @@ def record(
         raise UserError(f"notebooks/claims.yaml has no claim {id!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
     claim = claims[id]
     try:
-        value = float(measured)
-    except (TypeError, ValueError) as error:
+        value = float("text" if isinstance(measured, str) else measured)
+    except (TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"the measured value of claim {id!r} is not a number: {measured!r}") from error
     if not math.isfinite(value):
         raise UserError(f"the measured value of claim {id!r} is {value}: a claim needs a finite number")
     row = {
         "id": id,
-        "measured": f"{value:.6g}",
+        "measured": f"{value:.9g}",
         "preset": preset,
         "data": data,
         "device": device_name(device),
@@ -226,7 +227,7 @@ def record(
     }
     for key, text in row.items():
         row[key] = " ".join(str(text).split())
-        if re.search(r"(^|\s)(/\w|~/|[A-Za-z]:\\)", row[key]):
+        if re.search(r"(^|\s)(/\w+/|~/|[A-Za-z]:\\)", row[key]):
             raise ValueError(f"claim {id!r}: {key} names a path of this machine: {row[key]!r}")
     folder = paths.figures() / "claims.d"
     with locked(folder):
@@ -242,8 +243,9 @@ def record(
 
 
 def ledger() -> pd.DataFrame:
-    """Every claim with its measured value and verdict: columns `COLUMNS`, then quantity, kind, partly and detail.
-    NaN: not measured.
+    """Every claim with its measured value (NaN where there is none) and verdict.
+
+    Columns `COLUMNS`, then ``quantity``, ``kind``, ``partly`` and ``detail``.
     """
     claims = load()
     measured: dict[str, dict[str, str]] = {}
@@ -275,9 +277,7 @@ def ledger() -> pd.DataFrame:
 
 
 def chapter_table(chapter: str) -> pd.DataFrame:
-    """The claims of one chapter as the notebook shows them: claim, section, bound, measured (three stable digits),
-    verdict.
-    """
+    """The claims of one chapter as the notebook shows them, with measured values at three stable digits."""
     frame = ledger()
     frame = frame[frame["chapter"] == chapter]
     if frame.empty:
@@ -315,18 +315,19 @@ def _report_text(frame: pd.DataFrame) -> str:
         "",
         "Each chapter measures the claims that the thesis makes about its method (kind *thesis*) and the goals that",
         "this repository set for itself (kind *target*). A claim is **reproduced** when the measured value meets its",
-        "bound, **partly** when it meets only a looser one that is stated beside it. `make figures` measures everything",
-        "again and writes this file; `claims.csv` holds the same as a table.",
+        "bound, **partly** when it meets only a looser one that is stated beside it. `make figures` measures all of",
+        "them again and writes this file; `claims.csv` holds the same as a table.",
         "",
         f"**{_count(thesis, 'reproduced')} of {len(thesis)} claims of the thesis** and "
         f"**{_count(targets, 'reproduced')} of {len(targets)} targets** are reproduced.",
         "",
-        f"| chapter | claims | {' | '.join(f'{mark} {verdict}' for verdict, mark in VERDICTS.items())} | run it again |",
+        " | ".join(["| chapter", "claims", *(f"{mark} {name}" for name, mark in VERDICTS.items()), "run it again |"]),
         "| :-- | --: | " + "--: | " * len(VERDICTS) + ":-- |",
     ]
     for chapter, part in frame.groupby("chapter", sort=True):
         counts = " | ".join(str(_count(part, verdict)) for verdict in VERDICTS)
-        lines.append(f"| [{_title(chapter)}](#{_anchor(chapter)}) | {len(part)} | {counts} | `{_command(chapter)}` |")
+        link = f"[{_title(chapter)}](#{_anchor(chapter)})"
+        lines.append(f"| {link} | {len(part)} | {counts} | `{_command(chapter)}` |")
     for chapter, part in frame.groupby("chapter", sort=True):
         lines += ["", f"## {_title(chapter)}", ""]
         lines.append(f"Notebook: [{chapter}.ipynb](../notebooks/{chapter}.ipynb) · run it again: `{_command(chapter)}`")
