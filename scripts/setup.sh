@@ -56,8 +56,8 @@ why_pip_failed() {
     free=$(df -Pk "$venv" 2>/dev/null | awk 'NR == 2 { print int($4 / 1024) }')
     if grep -qiE 'no space left|errno 28|disk quota' "$log" 2>/dev/null || [ "${free:-9999}" -lt 50 ]; then
         fail "the disk is full (${free:-?} MB free where .venv lies); free about 3 GB, 8 GB with CUDA, there and in ${TMPDIR:-the temporary folder}, and run the same command again"
-    elif grep -qiE 'connection|resolve host|name resolution|unreachable|timed out|max retries|proxyerror|SSLError' "$log" 2>/dev/null; then
-        fail "the package index cannot be reached; check the network, HTTPS_PROXY or your own index (PIP_INDEX_URL) and run the same command again (details: .venv/pip.log)"
+    elif grep -qiE 'connection|resolve host|name resolution|unreachable|timed out|max retries|proxyerror|SSLError|from versions: none' "$log" 2>/dev/null; then
+        fail "the package index cannot be reached or knows none of the packages; check the network, HTTPS_PROXY or your own index (PIP_INDEX_URL) and run the same command again (details: .venv/pip.log)"
     fi
     tail -n 15 "$log" >&2 2>/dev/null
     fail "pip could not install $requirements; the lines above and .venv/pip.log say why"

@@ -1,0 +1,57 @@
+# make figures [PRESET=laptop] [CHAPTERS="02 05"] [SEED=0] [JOBS=cores] [RETRAIN=1] [RECOMPUTE=1] [DEVICE=auto]
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: figures test lab data timings clean help setup setup-test
+
+PRESET ?= laptop
+CHAPTERS ?=
+SEED ?= 0
+JOBS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+RETRAIN ?=
+RECOMPUTE ?=
+DEVICE ?= auto
+PYTHON ?=
+
+BIN := .venv/bin
+# MB that chapters running side by side may take together
+MEMORY := $(shell awk '/^MemAvailable/ { print int($$2 / 1024) }' /proc/meminfo 2>/dev/null || echo 6000)
+
+export PYTHON
+# the kernel of this environment, not one of the same name in the home folder; snakemake must not insist on git
+export JUPYTER_PREFER_ENV_PATH := 1
+export GIT_PYTHON_REFRESH := quiet
+export PYTHONNOUSERSITE := 1
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
+	@echo
+	@sed -n 1p Makefile | cut -c 3-
+
+setup:
+	@scripts/setup.sh requirements.txt
+
+setup-test:
+	@scripts/setup.sh requirements-test.txt
+
+figures: setup  ## execute the chapters and write figures/ with REPORT.md (only what is out of date)
+	@$(BIN)/python -m snakemake --cores "$(JOBS)" --resources gpu=1 mem_mb=$(MEMORY) --keep-going --rerun-incomplete \
+	    --quiet rules host --config preset="$(PRESET)" seed="$(SEED)" device="$(DEVICE)" chapters="$(CHAPTERS)" \
+	    retrain="$(if $(RETRAIN),true,false)" recompute="$(if $(RECOMPUTE),true,false)"
+
+test: setup-test  ## lint, then all tests; every committed notebook is replayed
+	@$(BIN)/ruff check .
+	@$(BIN)/python -m pytest
+
+lab: setup  ## JupyterLab with this environment's kernel
+	@$(BIN)/python -m jupyterlab --notebook-dir=notebooks
+
+data: setup  ## fetch the data that arrives in packages, of all chapters or CHAPTERS (figures does it as needed)
+	@$(BIN)/python data_scripts/fetch.py $(if $(CHAPTERS),--chapters $(CHAPTERS),--all-embedded)
+
+timings:  ## keep time and memory of the last executions in figures/performance/timings.csv
+	@$(BIN)/python -m lib.timings --record
+
+clean:  ## remove the environment and executed notebooks; figures, checkpoints, trained models and data stay
+	rm -rf .venv .snakemake build .pytest_cache .ruff_cache *.egg-info
+	rm -rf runs/done runs/logs runs/notebooks runs/figures runs/staging

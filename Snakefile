@@ -1,0 +1,123 @@
+# data -> (checkpoints) -> notebook and figures -> report
+#
+#   snakemake --cores 2                                                  every chapter, preset laptop
+#   snakemake --cores 8 --config preset=full chapters="02 05" seed=1     two chapters at the thesis' scale
+#   snakemake --profile profiles/slurm --config preset=full              the same on a cluster
+#
+# A chapter is run again when anything it depends on has changed: the hash in runs/done/ says so, not the time stamps
+# of a checkout. A chapter that fails does not stop the others; the report is written for those that succeeded, and the
+# exit code says that something is missing. `make figures` calls this.
+import shlex
+import sys
+
+# lib lies beside this file, whatever folder snakemake was called from
+workdir: workflow.basedir
+sys.path.insert(0, str(workflow.basedir))
+
+from lib import config as presets
+from lib import paths, run
+from lib.errors import UserError, fail
+
+KNOWN = ("chapters", *presets.NotebookParameters.model_fields)
+try:
+    for name in config:
+        if name not in KNOWN:
+            raise UserError(f"--config: unknown key {name!r}{presets.nearest(name, KNOWN)}; there are: {', '.join(KNOWN)}")
+    CHAPTERS = run.resolve(str(config.get("chapters", "")))
+    VALUES = {name: value for name, value in config.items() if name != "chapters"}
+    PARAMETERS = [run.check(chapter, **VALUES) for chapter in CHAPTERS][0]
+except UserError as error:
+    fail(error)
+
+VARIANT = run.variant(PARAMETERS)
+FULL = PARAMETERS.preset == "full"
+DONE = paths.runs() / "done"
+LOGS = paths.runs() / "logs"
+FIGURES = run.figures_path(PARAMETERS)
+PYTHON = shlex.quote(sys.executable)
+REPORT = f"GMMP_FIGURES={shlex.quote(str(FIGURES))} {PYTHON} -m lib.claims && {PYTHON} -m lib.timings {VARIANT}"
+
+# A record that no longer fits what lies here has no value; without it the step is out of date.
+for chapter in CHAPTERS:
+    if not run.is_current(chapter, PARAMETERS):
+        run.record_path(chapter, PARAMETERS).unlink(missing_ok=True)
+    fetched = DONE / f"data-{chapter}"
+    if not paths.cache().is_dir() or not fetched.is_file() or fetched.read_text().strip() != str(paths.cache()):
+        fetched.unlink(missing_ok=True)
+
+
+def trained(wildcards):
+    """At preset full the models of a chapter are jobs of their own: in parallel, each resumed where it was stopped."""
+    if not FULL or PARAMETERS.retrain:
+        return []
+    return [DONE / f"train-{model}-{VARIANT}.json" for model in run.models(wildcards.chapter)]
+
+
+wildcard_constraints:
+    chapter=r"[0-9A-Z][0-9]_\w+",
+    model=r"\w+\.\w+",
+
+
+localrules: all, data
+
+
+# Has no output, so it always runs; it takes a second.
+rule all:
+    input:
+        expand(f"{DONE}/{{chapter}}-{VARIANT}.json", chapter=CHAPTERS),
+    shell:
+        REPORT
+
+
+rule data:
+    input:
+        paths.CATALOG,
+    output:
+        f"{DONE}/data-{{chapter}}",
+    params:
+        cache=str(paths.cache()),
+    shell:
+        "{PYTHON} data_scripts/fetch.py --chapters {wildcards.chapter} && echo {params.cache:q} > {output:q}"
+
+
+rule train:
+    input:
+        lambda wildcards: DONE / f"data-{presets.package_chapter(wildcards.model.split('.')[0])}",
+    output:
+        touch(f"{DONE}/train-{{model}}-{VARIANT}.json"),
+    log:
+        f"{LOGS}/train-{{model}}-{VARIANT}.log",
+    params:
+        options=run.options(PARAMETERS, "preset", "seed", "device", "overrides"),
+    threads: 8
+    resources:
+        mem_mb=32000,
+        runtime=24 * 60,
+        gpu=1,
+    shell:
+        "{PYTHON} -m lib.training {wildcards.model} {params.options} --resume > {log:q} 2>&1"
+
+
+rule chapter:
+    input:
+        f"{DONE}/data-{{chapter}}",
+        trained,
+        notebook=ancient("notebooks/{chapter}.ipynb"),
+    output:
+        f"{DONE}/{{chapter}}-{VARIANT}.json",
+    log:
+        f"{LOGS}/{{chapter}}-{VARIANT}.log",
+    params:
+        options=run.options(PARAMETERS, *presets.NotebookParameters.model_fields),
+    threads: 8 if FULL else 2
+    resources:
+        mem_mb=32000 if FULL else 3000,
+        runtime=24 * 60 if FULL else 90,
+        gpu=1 if FULL else 0,
+    shell:
+        # the whole log stays in a file; what went wrong is said here, too
+        "{PYTHON} -m lib.run {wildcards.chapter} {params.options} 2> {log:q} || {{ tail -n 1 {log:q} >&2; exit 1; }}"
+
+
+onerror:
+    shell(REPORT)
