@@ -695,7 +695,7 @@ class Diagram:
         self._ax.set_axis_off()
         self._records: list[dict[str, Any]] = []
         self._texts: list[tuple[str, Box]] = []
-        self._shapes: list[tuple[str, Box]] = []
+        self._shapes: list[tuple[str, str, Box]] = []  # own text, kind, place
         self._lines: list[np.ndarray] = []  # (points, 2)
 
     @property
@@ -786,7 +786,7 @@ class Diagram:
                 clip_on=False,
             )
         )
-        self._shapes.append((note or "an image", _around(x, y, w, h)))
+        self._shapes.append((note, "an image", _around(x, y, w, h)))
         self._record("image", note, x, y, w, h)
         if note:
             self.text(x, y - h / 2 - 0.05, note, va="top")
@@ -815,7 +815,7 @@ class Diagram:
             x0, y0 = (x - w / 2 + i * cell, y - h / 2) if horizontal else (x - w / 2, y + h / 2 - (i + 1) * cell)
             fill = tint(base, 0.95 - 0.75 * float(np.clip(values[i], 0, 1))) if values is not None else tint(base)
             self._ax.add_patch(plt.Rectangle((x0, y0), cell, cell, facecolor=fill, edgecolor=base, linewidth=0.9))
-        self._shapes.append((text or "a vector", _around(x, y, w, h)))
+        self._shapes.append((text, "a vector", _around(x, y, w, h)))
         self._record("vector", text, x, y, w, h)
         if text:
             self.text(x, y - h / 2 - 0.05, text, va="top")
@@ -986,7 +986,7 @@ class Diagram:
         if text:
             self._fit(text, w, h, fontsize)
             self.text(x, y, text, fontsize=fontsize)
-        self._shapes.append((text or f"a {kind}", _around(x, y, w, h)))
+        self._shapes.append((text, f"a {kind}", _around(x, y, w, h)))
         return Node(x, y, w, h)
 
     def _fit(self, text: str, w: float | None, h: float | None, fontsize: float | None) -> tuple[float, float]:
@@ -1016,15 +1016,22 @@ class Diagram:
             x0, y0, x1, y1 = box
             if x0 < -slack or y0 < -slack or x1 > self.width + slack or y1 > self.height + slack:
                 raise ValueError(f"the text {text!r} leaves the page of {self.width} x {self.height} in")
-            for other, shape in (*self._texts[i + 1 :], *self._shapes):
-                w, h = min(x1, shape[2]) - max(x0, shape[0]), min(y1, shape[3]) - max(y0, shape[1])
-                inside = shape[0] <= x0 + slack and x1 <= shape[2] + slack and w >= 0 and h >= y1 - y0 - 2 * slack
-                if w > slack and h > slack and not (inside and text == other):
-                    raise ValueError(f"the text {text!r} lies on {other!r}")
+            for other, place in self._texts[i + 1 :]:
+                if _overlap(box, place, slack):
+                    raise ValueError(f"the texts {text!r} and {other!r} lie on each other")
+            for own, kind, place in self._shapes:
+                inside = place[0] <= x0 + slack and x1 <= place[2] + slack
+                inside = inside and place[1] <= y0 + slack and y1 <= place[3] + slack
+                if _overlap(box, place, slack) and not (inside and own in ("", text)):
+                    raise ValueError(f"the text {text!r} lies on {kind} ({own})" if own else f"{text!r} lies on {kind}")
             for line in self._lines:
                 within = (line > (x0 + slack, y0 + slack)) & (line < (x1 - slack, y1 - slack))
                 if within.all(axis=1).any():
                     raise ValueError(f"an arrow or line runs through the text {text!r}")
+
+
+def _overlap(a: Box, b: Box, slack: float) -> bool:
+    return min(a[2], b[2]) - max(a[0], b[0]) > slack and min(a[3], b[3]) - max(a[1], b[1]) > slack
 
 
 def _around(x: float, y: float, w: float, h: float) -> Box:
