@@ -37,8 +37,8 @@ from tqdm import tqdm
 
 from lib import paths
 from lib.data import packages
-from lib.data.entries import DataError, Entry, File, Source, digest, entry
 from lib.data.download import SourceFailed, download
+from lib.data.entries import DataError, Entry, File, Source, digest, entry
 from lib.errors import UserError, explain_os_error
 
 _unsaved: dict[Path, dict] = {}  # states that could not be written, so that a read-only cache is hashed only once

@@ -76,14 +76,14 @@ def _receive(url, part: Path, size, limit, hashed, advance, session) -> None:
             headers["If-Range"] = validator
     with _open(url, headers, session) as answer:
         have = _agree(answer, part, have)
-        if not hashed:
-            etag.write_text(answer.headers.get("ETag", "") or answer.headers.get("Last-Modified", ""))
         announced = answer.headers.get("Content-Length", "")
         total = have + int(announced) if announced.isdecimal() else None
         if size is not None and total is not None and total != size:
             raise SourceFailed(f"offers {total} bytes where the catalog says {size}")
         if total is not None and total > limit:
             raise SourceFailed(f"offers {total} bytes, more than the {limit} allowed")
+        if not hashed:
+            etag.write_text(answer.headers.get("ETag", "") or answer.headers.get("Last-Modified", ""))
         with part.open("ab" if have else "wb") as out:
             while chunk := _read(answer, have):
                 have += len(chunk)
@@ -93,6 +93,7 @@ def _receive(url, part: Path, size, limit, hashed, advance, session) -> None:
                 advance(len(chunk))
     if have > limit:
         part.unlink()
+        etag.unlink(missing_ok=True)
         raise SourceFailed(f"sends more than the {limit} bytes allowed")
     if size is not None and have < size:
         raise _Interrupted(f"the connection ended after {have} of {size} bytes")
@@ -104,12 +105,17 @@ def _open(url, headers, session) -> requests.Response:
         answer = session.get(url, headers=headers, stream=True, timeout=TIMEOUT)
     except requests.TooManyRedirects as error:
         raise SourceFailed("redirects without end") from error
-    except requests.Timeout as error:
-        raise SourceFailed(f"no answer within {TIMEOUT:g} s", unreachable=True) from error
+    except requests.ReadTimeout as error:
+        raise _Interrupted(f"no answer within {TIMEOUT:g} s") from error
     except requests.ConnectionError as error:
+        root = _root(error)
+        if isinstance(root, ConnectionResetError):
+            raise _Interrupted("the connection was closed without an answer") from error
         where = getattr(error.request, "url", None) or url
         reason = "cannot be reached" if where == url else f"redirects to {where}, which cannot be reached"
-        raise SourceFailed(f"{reason} ({_root(error)})", unreachable=True) from error
+        raise SourceFailed(
+            f"{reason} ({getattr(root, 'strerror', None) or type(root).__name__})", unreachable=True
+        ) from error
     except requests.RequestException as error:
         raise SourceFailed(str(error), unreachable=True) from error
     if url.startswith("https:") and not answer.url.startswith("https:"):
@@ -143,11 +149,10 @@ def _read(answer, have: int) -> bytes:
         raise _Interrupted(f"the connection ended after {have} bytes") from error
 
 
-def _root(error: BaseException) -> str:
-    """The innermost reason of a connection error, in a few words: "Connection refused"."""
+def _root(error: BaseException) -> BaseException:
+    """The innermost reason of a connection error."""
     while True:
         inner = getattr(error, "reason", None) or error.__cause__ or error.__context__
         if not isinstance(inner, BaseException):
-            break
+            return error
         error = inner
-    return getattr(error, "strerror", None) or type(error).__name__

