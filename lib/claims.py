@@ -388,16 +388,14 @@ def _bound_text(row: pd.Series) -> str:
 
 
 def _measured_text(row: pd.Series) -> str:
-    """Three digits, and more only where rounding would contradict the verdict."""
+    """Three digits (of large numbers those before the point), and more only where rounding would hide the verdict."""
     value = row["measured"]
     if math.isnan(value):
         return "–"
     bound = Bound.parse(row["bound"])
-    text = next(
-        (t for d in range(3, 7) if bound.holds(float(t := f"{value:.{d}g}")) == bound.holds(value)), f"{value:.6g}"
-    )
-    # no exponent for numbers that read better without
-    text = f"{float(text):.0f}" if "e+" in text and abs(value) < 1e7 else text
+    texts = [f"{value:.0f}"] if 1000 <= abs(value) < 1e9 else []
+    texts += [f"{value:.{digits}g}" for digits in range(3, 10)]
+    text = next((text for text in texts if bound.holds(float(text)) == bound.holds(value)), texts[-1])
     return f"{text} {row['unit']}".strip()
 
 

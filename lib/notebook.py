@@ -5,6 +5,7 @@ All of it reads the same from run to run, except `provenance_footer`: its cell c
 
 from __future__ import annotations
 
+import contextlib
 import html
 import importlib.metadata
 import inspect
@@ -12,7 +13,7 @@ import os
 import platform
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -323,8 +324,10 @@ def explorer(function: Callable[..., Any], **widgets: Any) -> None:
     import ipywidgets
     from IPython.display import display
 
-    controls = {name: _widget(name, given) for name, given in widgets.items()}
-    if in_live_frontend():
+    live = in_live_frontend()
+    with contextlib.nullcontext() if live else _unopened_widgets():
+        controls = {name: _widget(name, given) for name, given in widgets.items()}
+    if live:
         output = ipywidgets.interactive_output(lambda **values: _draw(function, values), controls)
         display(ipywidgets.VBox([*controls.values(), output]))
         return
@@ -333,6 +336,19 @@ def explorer(function: Callable[..., Any], **widgets: Any) -> None:
     stated = ", ".join(f"{name.replace('_', ' ')} = {_stated(value)}" for name, value in values.items())
     note = f"*Drawn at {stated}. In JupyterLab this cell shows widgets that change the picture.*"
     display({"text/markdown": note, "text/plain": note}, raw=True)
+
+
+@contextlib.contextmanager
+def _unopened_widgets() -> Iterator[None]:
+    """Within it, widgets tell no front end of themselves, and so leave no state in the notebook's file."""
+    import ipywidgets
+
+    original = ipywidgets.Widget.open
+    ipywidgets.Widget.open = lambda self: None
+    try:
+        yield
+    finally:
+        ipywidgets.Widget.open = original
 
 
 def _widget(name: str, given: Any) -> Any:
@@ -346,7 +362,7 @@ def _widget(name: str, given: Any) -> Any:
         widget = None
     if widget is None:
         raise ValueError(
-            f"explorer: {name}={given!r} is no widget and no abbreviation of one such as (0, 1, 0.1) or a list"
+            f"explorer: {name}={given!r} is neither a widget nor short for one, such as (0, 1, 0.1) or a list"
         )
     widget.description = name.replace("_", " ")
     widget.style.description_width = "initial"
