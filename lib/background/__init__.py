@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from lib.background.config import BackgroundConfig
-from lib.background.tasks import ABLATIONS, MAKERS
+from lib.background.tasks import MODELS, make
 from lib.training import Task
 
-TASKS = tuple(MAKERS)
+TASKS = MODELS
 
-__all__ = ["ABLATIONS", "TASKS", "BackgroundConfig", "task"]
+__all__ = ["TASKS", "BackgroundConfig", "task"]
 
 
 def task(model: str, config: BackgroundConfig, seed: int = 0) -> Task:
     """The training task of one of `TASKS`, freshly initialised from ``seed``."""
-    return MAKERS[model](f"background.{model}", config, seed)
+    return make(model, config, seed)

@@ -30,9 +30,9 @@ def generator_loss(fake: Tensor, objective: Objective) -> Tensor:
 class GAN(nn.Module):
     """A generator G(z), z ~ N(0, I), and a discriminator that returns logits.
 
-        z --G--> fake --+
-                        +--D--> logit: real or fake?
-               real  ---+
+    z --G--> fake --+
+                    +--D--> logit: real or fake?
+           real  ---+
     """
 
     def __init__(self, generator: nn.Module, discriminator: nn.Module, latent: int) -> None:

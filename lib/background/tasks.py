@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 
 import numpy as np
 import torch
@@ -306,31 +305,24 @@ ABLATIONS: dict[str, dict] = {
     "logit": {"preprocess": "logit"},
 }
 
-MAKERS = {
-    "classifier": lambda name, chapter, seed: ClassifierTask(name, chapter.classifier, chapter, seed),
-    "vae": lambda name, chapter, seed: VAETask(name, chapter.vae, chapter, seed),
-    "vae_2d": lambda name, chapter, seed: VAETask(name, chapter.vae_2d, chapter, seed),
-    "vae_bernoulli": lambda name, chapter, seed: VAETask(name, chapter.vae_bernoulli, chapter, seed),
-    "gan": lambda name, chapter, seed: GANTask(name, chapter.gan, chapter, seed),
-    "flow": lambda name, chapter, seed: FlowTask(name, chapter.flow, chapter, seed),
-    **{
-        f"ablation_{variant}": partial(
-            lambda change, name, chapter, seed: FlowTask(name, chapter.ablation.model_copy(update=change), chapter, seed),
-            change,
-        )
-        for variant, change in ABLATIONS.items()
-    },
-    **{
-        f"ring_{objective.replace('-', '_')}": partial(
-            lambda objective, name, chapter, seed: RingTask(
-                name, chapter.ring.model_copy(update={"objective": objective}), seed
-            ),
-            objective,
-        )
-        for objective in ("saturating", "non-saturating")
-    },
-    **{
-        f"toy_{kind}": partial(lambda kind, name, chapter, seed: ToyTask(name, kind, chapter.toy, seed), kind)
-        for kind in ("vae", "gan", "flow")
-    },
-}
+
+def make(model: str, chapter: BackgroundConfig, seed: int) -> Task:
+    """The task of one of `MODELS`, freshly initialised from ``seed``."""
+    name, kind = f"background.{model}", model.split("_", 1)
+    if kind[0] == "ablation":
+        return FlowTask(name, chapter.ablation.model_copy(update=ABLATIONS[kind[1]]), chapter, seed)
+    if kind[0] == "toy":
+        return ToyTask(name, kind[1], chapter.toy, seed)
+    if kind[0] == "ring":
+        objective = kind[1].replace("_", "-")
+        return RingTask(name, chapter.ring.model_copy(update={"objective": objective}), seed)
+    classes = {"classifier": ClassifierTask, "vae": VAETask, "gan": GANTask, "flow": FlowTask}
+    return classes[kind[0]](name, getattr(chapter, model), chapter, seed)
+
+
+MODELS = (
+    *("classifier", "vae", "vae_2d", "vae_bernoulli", "gan", "flow"),
+    *(f"ablation_{variant}" for variant in ABLATIONS),
+    *("ring_saturating", "ring_non_saturating"),
+    *("toy_vae", "toy_gan", "toy_flow"),
+)
