@@ -277,7 +277,7 @@ class _Signals:
 
 
 @contextlib.contextmanager
-def _environment(figures: Path) -> Iterator[None]:
+def kernel_environment(figures: Path) -> Iterator[None]:
     """What the kernel sees: where figures go, static widgets, nothing read from or left in the home folder."""
     with tempfile.TemporaryDirectory() as ipython:
         profile = Path(ipython) / "profile_default"
@@ -364,7 +364,7 @@ def execute(chapter: str, parameters: config.NotebookParameters, *, update: bool
     before = recipe(chapter, parameters)
     print(f"{chapter} ({variant(parameters)}): executing", file=sys.stderr)
     start = time.monotonic()
-    with staged_figures(chapter, target) as (staging, written), _environment(staging):
+    with staged_figures(chapter, target) as (staging, written), kernel_environment(staging):
         with PeakMemory() as memory, _Signals() as signals:
             try:
                 notebook = papermill.execute_notebook(

@@ -1,0 +1,59 @@
+"""Comparison of what two executions of a chapter wrote: tables and text, number by number, with tolerance.
+
+nbval passes any PNG and fails on the last digit of a number, so neither is left to it.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+RTOL, ATOL = 1e-3, 1e-6
+_NUMBER = re.compile(r"[-+−]?(?:\d[\d,]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
+# columns of measured times and of the machine they were measured on
+_VOLATILE = re.compile(r"(^|[_ ])(seconds|ms|minutes|hours|device|threads|memory|per_second)($|[_ ])", re.IGNORECASE)
+
+
+def _close(left: str, right: str, rtol: float, atol: float) -> bool:
+    """Same text apart from numbers, and numbers that are close (NaN equals NaN)."""
+    if _NUMBER.sub("#", left) != _NUMBER.sub("#", right):
+        return False
+    pairs = zip(_NUMBER.findall(left), _NUMBER.findall(right), strict=True)
+    return all(
+        math.isclose(float(a), float(b), rel_tol=rtol, abs_tol=atol)
+        for a, b in ((a.replace(",", "").replace("−", "-"), b.replace(",", "").replace("−", "-")) for a, b in pairs)
+    )
+
+
+def table_problems(
+    committed: Path, fresh: Path, rtol: float = RTOL, atol: float = ATOL, skip: Iterable[str] = ()
+) -> list[str]:
+    """Where two CSV files differ: shape, columns, or a value beyond the tolerance."""
+    with open(committed, newline="", encoding="utf-8") as one, open(fresh, newline="", encoding="utf-8") as two:
+        left, right = list(csv.reader(one)), list(csv.reader(two))
+    if not left or not right or left[0] != right[0]:
+        return [f"{committed.name}: the columns are {right[:1]}, they were {left[:1]}"]
+    if len(left) != len(right):
+        return [f"{committed.name}: {len(right) - 1} rows, there were {len(left) - 1}"]
+    compared = [i for i, name in enumerate(left[0]) if name not in set(skip) and not _VOLATILE.search(name)]
+    return [
+        f"{committed.name}, row {number}, {left[0][i]!r}: {b[i]}, it was {a[i]}"
+        for number, (a, b) in enumerate(zip(left[1:], right[1:], strict=True), 1)
+        for i in compared
+        if not _close(a[i], b[i], rtol, atol)
+    ][:5]
+
+
+def text_problems(committed: Path, fresh: Path, rtol: float = RTOL, atol: float = ATOL) -> list[str]:
+    """Lines of two text files (Markdown tables) that differ by more than the tolerance."""
+    left, right = committed.read_text(encoding="utf-8").splitlines(), fresh.read_text(encoding="utf-8").splitlines()
+    if len(left) != len(right):
+        return [f"{committed.name}: {len(right)} lines, there were {len(left)}"]
+    return [
+        f"{committed.name}, line {number}: {b!r}, it was {a!r}"
+        for number, (a, b) in enumerate(zip(left, right, strict=True), 1)
+        if not _close(re.sub(r"[ -]{2,}", " ", a), re.sub(r"[ -]{2,}", " ", b), rtol, atol)
+    ][:5]

@@ -1,0 +1,252 @@
+"""Every chapter: its form, what it wrote, its replay by nbval, and a training run from scratch at preset smoke."""
+
+from __future__ import annotations
+
+import copy
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import figure_checks
+import nbformat
+import pytest
+import skeleton
+import yaml
+
+from lib import claims, config, notebook_checks, paths, run
+
+FIGURES = paths.ROOT / "figures"
+TOLERANCES = yaml.safe_load(Path(__file__).with_name("tolerances.yaml").read_text(encoding="utf-8")) or {}
+CHAPTERS = run.notebooks()
+# the chapters of the thesis have every section; introduction and appendices leave some out
+WHOLE = re.compile(r"0[2-9]_")
+
+
+def read(chapter: str):
+    return nbformat.read(paths.NOTEBOOKS / f"{chapter}.ipynb", 4)
+
+
+@pytest.fixture(scope="module", params=CHAPTERS)
+def chapter(request):
+    return request.param
+
+
+# ----------------------------------------------------------------------------------------------------------- as it lies
+
+
+def test_there_is_a_preset_file_for_every_notebook():
+    assert CHAPTERS
+    assert set(CHAPTERS) == set(config.chapters())
+    for name in CHAPTERS:
+        for preset in config.PRESETS:
+            config.load(name, preset)
+
+
+def test_anatomy(chapter):
+    assert notebook_checks.anatomy_problems(read(chapter), whole=bool(WHOLE.match(chapter))) == []
+
+
+def test_parameters_cell(chapter):
+    assert notebook_checks.parameter_problems(read(chapter), config.NotebookParameters().model_dump()) == []
+
+
+def test_prose_and_code(chapter):
+    assert notebook_checks.prose_problems(read(chapter)) == []
+
+
+def test_executed_from_top_to_bottom(chapter):
+    assert notebook_checks.execution_problems(read(chapter)) == []
+
+
+def test_outputs_are_the_same_on_every_machine(chapter):
+    assert notebook_checks.output_problems(read(chapter)) == []
+    assert notebook_checks.metadata_problems(read(chapter)) == []
+    assert (paths.NOTEBOOKS / f"{chapter}.ipynb").stat().st_size <= notebook_checks.MEGABYTES * 2**20
+
+
+def test_pictures_have_a_print_version_and_their_numbers(chapter):
+    files = {path.relative_to(FIGURES / chapter) for path in (FIGURES / chapter).rglob("*") if path.is_file()}
+    assert files, "the chapter wrote no figure"
+    for path in files:
+        assert path.suffix in (".png", ".pdf", ".csv", ".md"), path
+        if path.suffix in (".png", ".pdf"):
+            for suffix in (".png", ".pdf", ".csv"):
+                assert path.with_suffix(suffix) in files, f"{path} without its {suffix}"
+        else:  # a table, or the numbers of a picture
+            assert path.with_suffix(".csv") in files
+            assert {path.with_suffix(".md"), path.with_suffix(".png")} & files, f"{path} is behind nothing"
+
+
+def test_report_is_up_to_date(monkeypatch, tmp_path):
+    shutil.copytree(FIGURES, tmp_path / "figures")
+    monkeypatch.setenv("GMMP_FIGURES", str(tmp_path / "figures"))
+    claims.report()
+    for name in ("REPORT.md", "claims.csv"):
+        assert (tmp_path / "figures" / name).read_bytes() == (FIGURES / name).read_bytes(), f"run make figures: {name}"
+
+
+def test_every_claim_is_measured(chapter):
+    table = claims.chapter_table(chapter)
+    assert not [row["claim"] for _, row in table.iterrows() if "not measured" in row["verdict"]]
+
+
+# ----------------------------------------------------------------------------------------------------------- executed
+
+
+def environment(figures: Path, runs: Path) -> dict[str, str]:
+    """No GPU (its numbers differ) and no runs of this user: what a fresh clone has must be enough."""
+    with run.kernel_environment(figures):
+        found = dict(os.environ)
+    # the folder of that context is gone; one that is not there yet will be made
+    return found | {"IPYTHONDIR": str(runs / "ipython"), "GMMP_RUNS": str(runs), "CUDA_VISIBLE_DEVICES": ""}
+
+
+@pytest.fixture(scope="module")
+def replay(chapter, tmp_path_factory):
+    """nbval's verdict on a chapter, and the folder with the figures of its replay."""
+    folder = tmp_path_factory.mktemp(chapter)
+    (folder / "figures" / chapter).mkdir(parents=True)
+    if (FIGURES / "performance").is_dir():  # the chapter card shows what was measured
+        shutil.copytree(FIGURES / "performance", folder / "figures" / "performance")
+    command = [sys.executable, "-m", "pytest", "--nbval", "--nbval-current-env", "--nbval-cell-timeout=900"]
+    command += ["--nbval-sanitize-with", str(paths.ROOT / "tests" / "nbval.cfg"), "-q", "-p", "no:cacheprovider"]
+    command += [f"--rootdir={paths.ROOT}", str(paths.NOTEBOOKS / f"{chapter}.ipynb")]
+    told = environment(folder / "figures", folder / "runs")
+    return subprocess.run(command, env=told, capture_output=True, text=True), folder / "figures"
+
+
+def test_replay_prints_the_same(replay):
+    result, _ = replay
+    assert result.returncode == 0, result.stdout[-6000:] + result.stderr[-2000:]
+    assert " skipped" not in result.stdout.splitlines()[-1]
+
+
+def test_replay_writes_the_same_figures(chapter, replay):
+    _, fresh = replay
+
+    def files(folder: Path) -> set[str]:
+        return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+    assert files(fresh / chapter) == files(FIGURES / chapter)
+    problems = []
+    for name in sorted(f"{chapter}/{name}" for name in files(fresh / chapter)) + [f"claims.d/{chapter}.csv"]:
+        allowed = {key: value for key, value in TOLERANCES.get(name, {}).items() if key != "why"}
+        if name.endswith(".csv"):
+            problems += figure_checks.table_problems(FIGURES / name, fresh / name, **allowed)
+        elif name.endswith(".md") and "skip" not in allowed:
+            problems += figure_checks.text_problems(FIGURES / name, fresh / name, **allowed)
+    assert problems == []
+
+
+def test_tolerances_name_files_that_exist_and_say_why():
+    for name, entry in TOLERANCES.items():
+        assert (FIGURES / name).is_file(), name
+        assert set(entry) <= {"rtol", "atol", "skip", "why"}, name
+        assert entry.get("why"), name
+
+
+def test_smoke_trains_from_scratch(chapter, tmp_path):
+    told = environment(tmp_path, tmp_path / "runs") | {"GMMP_FIGURES": ""}
+    command = [sys.executable, "-m", "lib.run", chapter, "--preset", "smoke"]
+    result = subprocess.run(command, cwd=paths.ROOT, env=told, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-4000:]
+    drawn = tmp_path / "runs" / "figures" / "smoke" / chapter
+    assert {path.name for path in drawn.iterdir()} == {path.name for path in (FIGURES / chapter).iterdir()}
+
+
+# ------------------------------------------------------------------------------------------------ the rules themselves
+
+
+def good():
+    """A notebook that keeps all rules of its outputs and metadata."""
+    made = skeleton.notebook("value = 1", "value + 1")
+    made.cells[0].source = "# Title\n" + "".join(f"\n## {name.capitalize()}\n" for name in notebook_checks.SECTIONS)
+    for count, cell in enumerate(made.cells[1:], 1):
+        cell.execution_count = count
+    made.cells[3].outputs = [nbformat.v4.new_output("execute_result", {"text/plain": "2"}, execution_count=3)]
+    return notebook_checks.clean(made)
+
+
+def output(cell, **data):
+    cell.outputs = [nbformat.v4.new_output("display_data", data)]
+
+
+def test_rules_accept_what_is_right():
+    made = good()
+    assert notebook_checks.anatomy_problems(made) == []
+    assert notebook_checks.parameter_problems(made, config.NotebookParameters().model_dump()) == []
+    assert notebook_checks.execution_problems(made) == []
+    assert notebook_checks.output_problems(made) == []
+    assert notebook_checks.metadata_problems(made) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda nb: nb.cells[3].update(execution_count=None, outputs=[]), "not executed from top to bottom"),
+        (lambda nb: nb.cells[2].update(execution_count=9), "not executed from top to bottom"),
+        (lambda nb: nb.cells[3].update(outputs=[]), "ends with a value to show, but holds no output"),
+        (lambda nb: nb.cells[3].update(outputs=[nbformat.v4.new_output("error")]), "holds an error"),
+        (lambda nb: output(nb.cells[3], **{"image/svg+xml": "<svg/>"}), "is SVG"),
+        (lambda nb: output(nb.cells[3], **{"text/plain": "/ho" "me/me/x.py"}), "holds a path of a machine"),
+        (lambda nb: output(nb.cells[3], **{"text/plain": "UserWarning: old"}), "holds a warning"),
+        (lambda nb: output(nb.cells[3], **{"application/vnd.jupyter.widget-view+json": {}}), "is a live widget"),
+        (lambda nb: output(nb.cells[3], **{"image/png": "A" * 2**22}), "MB, at most 3"),
+        (lambda nb: nb.cells[3].outputs.append(nbformat.v4.new_output("stream", name="stderr")), "holds stderr"),
+        (lambda nb: nb.cells[1].update(source="seed = 0"), "the parameters cell assigns {'seed': 0}"),
+        (lambda nb: nb.cells[1].update(source="seed = int(0)"), "may only assign literals"),
+        (lambda nb: nb.cells[1].metadata.pop("tags"), "0 cells are tagged 'parameters'"),
+        (lambda nb: nb.metadata.update(papermill={"duration": 3}), "metadata are not clean"),
+        (lambda nb: nb.cells[0].update(source=nb.cells[0].source.replace("## Theory", "## Thoughts")), "'Thoughts'"),
+        (lambda nb: nb.cells[0].update(source=nb.cells[0].source.replace("## Claims", "")), "missing: claims"),
+        (lambda nb: nb.cells[0].update(source="## Data\n" + nb.cells[0].source), "exactly one first-level"),
+        (lambda nb: nb.cells[0].update(source=nb.cells[0].source + "\n## Data\n"), "they must be"),
+        (lambda nb: nb.cells[0].update(source="# Title\n\n## Results\n\nIt reaches 27.5 dB."), "'27.5 dB' is typed"),
+        (lambda nb: nb.cells[2].update(source="x = 1\n" * 26), "has 26 lines, at most 25"),
+    ],
+)
+def test_rules_name_what_is_wrong(change, problem):
+    made = good()
+    change(made)
+    found = notebook_checks.anatomy_problems(made)
+    found += notebook_checks.parameter_problems(made, config.NotebookParameters().model_dump())
+    found += notebook_checks.execution_problems(made) + notebook_checks.output_problems(made)
+    found += notebook_checks.metadata_problems(made) + notebook_checks.prose_problems(made)
+    assert any(problem in text for text in found), found
+
+
+def test_cleaning_leaves_the_original_alone():
+    made = good()
+    made.metadata["papermill"] = {"duration": 3}
+    before = copy.deepcopy(made)
+    cleaned = notebook_checks.clean(made)
+    assert made == before
+    assert "papermill" not in cleaned.metadata
+    assert cleaned.cells[1].metadata == {"tags": ["parameters"]}
+    assert [cell.id for cell in cleaned.cells] == [cell.id for cell in made.cells]
+
+
+@pytest.mark.parametrize(
+    ("fresh", "problems"),
+    [
+        ("name,value,seconds\nA,1.0004,9\nB ± 2,2,1\n", 0),
+        ("name,value,seconds\nA,1.01,9\nB ± 2,2,1\n", 1),
+        ("name,value,seconds\nA,1,9\nB ± 3,2,1\n", 1),
+        ("name,value,seconds\nC,1,9\nB ± 2,2,1\n", 1),
+        ("name,value,seconds\nA,nan,9\nB ± 2,2,1\n", 1),
+        ("name,value,seconds\nA,1,9\n", 1),
+        ("name,worth,seconds\nA,1,9\nB ± 2,2,1\n", 1),
+        ("", 1),
+    ],
+)
+def test_tables_are_compared_with_tolerance(tmp_path, fresh, problems):
+    (tmp_path / "old.csv").write_text("name,value,seconds\nA,1,5\nB ± 2,2,5\n")
+    (tmp_path / "new.csv").write_text(fresh)
+    assert len(figure_checks.table_problems(tmp_path / "old.csv", tmp_path / "new.csv")) == problems
+    (tmp_path / "old.md").write_text("| a | 1,234.5 |\n|---|---|\n")
+    for text, expected in (("| a |   1,234.6 |\n|----|---|\n", 0), ("| a | 1,300 |\n|---|---|\n", 1)):
+        (tmp_path / "new.md").write_text(text)
+        assert len(figure_checks.text_problems(tmp_path / "old.md", tmp_path / "new.md")) == expected
