@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import errno
 import hashlib
 import json
 import os
@@ -109,6 +110,14 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it; a file in the way is a ``NotADirectoryError``."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path)) from None
+
+
 def _partial(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
@@ -125,7 +134,7 @@ def write_files(writers: Mapping[Path, Callable[[Path], None]]) -> None:
     path = Path()
     try:
         for path, write in writers.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             temporary[path] = _partial(path)
             write(temporary[path])
             with temporary[path].open("rb+") as file:
@@ -514,7 +523,8 @@ def train_or_load(
             print(_one_line("loaded", provenance))
             return provenance
         print(f"{task.name}: " + ("training again, as asked" if retrain else _why_training(task, seed)), flush=True)
-        result = training.train(task, seed=seed, device=device, resume=True, progress=progress, quiet=not progress)
+        begun = (run_folder(task, seed) / "state.safetensors").is_file()
+        result = training.train(task, seed=seed, device=device, resume=begun, progress=progress, quiet=not progress)
         provenance = restore(task, result.path, "trained", where)
         print(_one_line("trained", provenance))
         return provenance
@@ -561,6 +571,7 @@ def evaluate_or_load(
     package: str,
     recompute: bool = False,
     ship: bool = False,
+    device: str = "auto",
 ) -> tuple[pd.DataFrame, Provenance]:
     """A table that takes long: the stored one where the hash of ``config`` matches, else ``function()``, stored.
 
@@ -570,6 +581,7 @@ def evaluate_or_load(
         function: computes the table; a frame with plain columns (the index is not stored).
         recompute: compute in any case.
         ship: store to ``checkpoints/`` instead of ``runs/``.
+        device: what ``function`` computes on, for the provenance.
 
     Returns:
         the table as its CSV gives it back (the same whether computed or loaded), and its provenance.
@@ -608,7 +620,7 @@ def evaluate_or_load(
         **wanted,
         "config_hash": key,
         "seconds": round(time.perf_counter() - start, 3),
-        **environment(torch.device("cuda" if torch.cuda.is_available() else "cpu")),
+        **environment(configs.resolve_device(device)),
         "table_sha256": hashlib.sha256(text.encode("utf-8")).hexdigest(),
     }
     write_files({path: text_writer(text), path.with_suffix(".json"): text_writer(_dump(data))})

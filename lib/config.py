@@ -38,7 +38,7 @@ PRESETS = ("smoke", "laptop", "full")
 class Config(pydantic.BaseModel):
     """Base of every config: frozen, unknown keys refused, no coercion but int to float, no NaN and no infinity.
 
-    Built from Python it raises `pydantic.ValidationError`; `load`, `override` and `validate` turn that into `UserError`.
+    Built from Python it raises `pydantic.ValidationError`; `load`, `override` and `validate` raise `UserError` instead.
     Fields named in ``unhashed`` do not decide the result of a run and stay out of `config_hash`.
     """
 
@@ -62,7 +62,9 @@ class TrainConfig(Config):
     schedule: Literal["constant", "cosine"] = "constant"
     warmup: int = Field(0, ge=0, description="steps of linear warm-up")
     clip: float | None = Field(None, gt=0, description="largest gradient norm of a group, or null")
-    ema: float | None = Field(None, gt=0, lt=1, description="decay of the weights' moving average, or null")
+    ema: float | None = Field(
+        None, gt=0, lt=1, description="decay of the weights' moving average, or null; shorter early on"
+    )
     precision: Literal["32", "bf16"] = "32"
     channels_last: bool = False
     log_every: int = Field(50, gt=0, description="steps between rows of the CSV log")
@@ -198,7 +200,7 @@ def chapter_file(chapter: str) -> dict[str, Any]:
     """The parameter file of ``chapter`` as plain data, its top level checked.
 
     Raises:
-        UserError: unknown chapter, unreadable YAML, or a top-level key that is neither ``config``, ``card`` nor a preset.
+        UserError: unknown chapter, unreadable YAML, a top-level key that is not ``config``, ``card`` or a preset.
     """
     if chapter not in chapters():
         raise UserError(f"unknown chapter {chapter!r}{nearest(chapter, chapters())}; there are: {_listed(chapters())}")
@@ -322,7 +324,7 @@ def _canonical(value: Any) -> Any:
 
 
 def canonical(value: Any) -> Any:
-    """``value`` (a config, or mappings and lists of configs and scalars) as plain JSON data, unhashed fields left out."""
+    """``value`` (configs, mappings, lists, scalars) as plain JSON data, without the fields that are not hashed."""
     return json.loads(json.dumps(_canonical(value), allow_nan=False))
 
 

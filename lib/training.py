@@ -93,7 +93,7 @@ def seed_all(seed: int, step: int, rank: int = 0) -> None:
         torch.cuda.manual_seed_all(mixed)
     if torch.backends.mps.is_available():
         torch.mps.manual_seed(mixed)
-    np.random.seed(mixed & 0xFFFFFFFF)  # noqa: NPY002: it is the global state that must be known
+    np.random.seed(mixed & 0xFFFFFFFF)  # noqa: NPY002 (the global state is what counts)
     random.seed(mixed)
 
 
@@ -291,10 +291,9 @@ class _Group:
             key, name = entry[len(start) :].split("/", 1)
             parameter = self.parameters[index[name]]
             # a fused optimiser walks both memories side by side, so the layout must be that of the parameter
-            like = (
-                torch.empty_like(parameter, dtype=tensor.dtype) if tensor.shape == parameter.shape else tensor.clone()
-            )
-            state.setdefault(index[name], {})[key] = like.copy_(tensor)
+            same = tensor.shape == parameter.shape
+            value = torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor) if same else tensor.clone()
+            state.setdefault(index[name], {})[key] = value
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
 
@@ -370,26 +369,27 @@ def _first_bad_layer(task: Task, batch: Any, step: int, rank: int, group: str, a
 
 
 class _Log:
-    """The CSV log and the metrics that wait for the next row."""
+    """The metrics that wait for the next row, on every process, and the CSV log, kept by rank 0."""
 
-    def __init__(self, path: Path, write: bool) -> None:
-        self.path, self.write = path, write
+    def __init__(self, path: Path) -> None:
+        self.path = path
         self.rows: list[dict[str, float]] = []
         self.columns: list[str] = []
         self.pending: dict[str, list[Tensor | float]] = {}
 
-    def add(self, name: str, value: Tensor | float) -> None:
-        """Keep a value of one step, without waiting for the device to compute it."""
-        self.pending.setdefault(name, []).append(value.detach() if isinstance(value, Tensor) else value)
+    def add(self, values: dict[str, Tensor | float]) -> None:
+        """Keep the values of one step, without waiting for the device to compute them."""
+        for name, value in values.items():
+            self.pending.setdefault(name, []).append(value.detach() if isinstance(value, Tensor) else value)
 
     def stacked(self, fabric: Fabric) -> dict[str, Tensor]:
         """Waiting values by metric, float64 on the CPU, averaged over the processes."""
         stacked = {}
         for name, values in self.pending.items():
             tensors = [v if isinstance(v, Tensor) else torch.tensor(float(v), dtype=torch.float64) for v in values]
-            device = next((t.device for t in tensors if t.device.type != "cpu"), torch.device("cpu"))
-            column = torch.stack([t.reshape(()).to(device) for t in tensors]).cpu().double()
-            stacked[name] = column
+            if len({t.device for t in tensors}) > 1:  # after a resume the older values lie on the CPU
+                tensors = [t.cpu() for t in tensors]
+            stacked[name] = torch.stack([t.reshape(()) for t in tensors]).cpu().double()
         if fabric.world_size > 1 and stacked:
             flat = fabric.all_reduce(torch.cat(list(stacked.values())).to(fabric.device), reduce_op="mean").cpu()
             parts = flat.split([len(column) for column in stacked.values()])
@@ -397,15 +397,9 @@ class _Log:
         self.pending = {name: list(column.unbind()) for name, column in stacked.items()}
         return stacked
 
-    def restore(self, tensors: dict[str, Tensor], step: int) -> None:
-        """Take up a log after a resume: waiting values from the checkpoint, rows after its step dropped."""
-        self.pending = {
-            name.removeprefix("pending/"): list(column.unbind())
-            for name, column in tensors.items()
-            if name.startswith("pending/")
-        }
-        if self.write:
-            self._drop_partial_row()
+    def restore(self, step: int) -> None:
+        """Take up the rows up to ``step`` after a resume, and drop what follows."""
+        self._drop_partial_row()
         frame = checkpoints.read_log(self.path)
         if "step" in frame:
             frame = frame[frame["step"] <= step]
@@ -414,8 +408,7 @@ class _Log:
             {k: v for k, v in row.items() if not (isinstance(v, float) and math.isnan(v))}
             for row in frame.to_dict("records")
         ]
-        if self.write:
-            self._rewrite()
+        self._rewrite()
 
     def row(self, row: dict[str, float]) -> None:
         """Add one row; a metric that comes up later adds a column."""
@@ -523,7 +516,7 @@ class _Run:
         self.hash = checkpoints.task_hash(task)
         self.dir = Path(run_dir) if run_dir else checkpoints.run_folder(task)
         self.state_path, self.model_path = self.dir / "state.safetensors", self.dir / "model.safetensors"
-        self.log = _Log(self.dir / "log.csv", self.first)
+        self.log = _Log(self.dir / "log.csv")
         self.step, self.seconds_before, self.start = 0, 0.0, time.perf_counter()
         self.groups: dict[str, _Group] = {}
         self.lock: int | None = None
@@ -631,7 +624,7 @@ class _Run:
 
     def open_folder(self) -> None:
         """Make the run folder, take it for this process, and clear what a killed process left half-written."""
-        self.dir.mkdir(parents=True, exist_ok=True)
+        checkpoints.make_folder(self.dir)
         if fcntl is not None:
             self.lock = os.open(self.dir, os.O_RDONLY)
             try:
@@ -678,7 +671,8 @@ class _Run:
         tensors |= {f"pending/{name}": column for name, column in pending.items()}
         for group in self.groups.values():
             tensors |= group.state()
-        meta = {"identity": self.identity, "step": self.step, "seconds": self.seconds(), "hash": self.hash}
+        meta = {"identity": self.identity, "hash": self.hash, "step": self.step, "seconds": self.seconds()}
+        meta["pending"] = list(pending)  # their order is that of the log's columns
         writer = checkpoints.tensor_writer(tensors, {"state": json.dumps(meta)})
         self.log.sync()
         checkpoints.write_files({self.state_path: writer})
@@ -697,13 +691,15 @@ class _Run:
             self.task.load_state_dict(model)
             for group in self.groups.values():
                 group.load_state(tensors)
+            waiting = {name: tensors[f"pending/{name}"] for name in meta.get("pending", ())}
         except (KeyError, RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())[:300]
             raise checkpoints.CheckpointError(
                 f"{self.state_path} does not fit {self.task.name} ({reason}); {advice}"
             ) from None
         self.step, self.seconds_before = step, seconds
-        self.rank_zero(functools.partial(self.log.restore, tensors, step))
+        self.log.pending = {name: list(column.unbind()) for name, column in waiting.items()}
+        self.rank_zero(functools.partial(self.log.restore, step))
         self.say(f"{self.task.name}: continuing at step {step:,} of {self.config.steps:,}")
 
     # -- the steps
@@ -726,41 +722,42 @@ class _Run:
     def column(self, metric: str, group: str) -> str:
         return metric if len(self.groups) == 1 else f"{metric}_{group}"
 
-    def one_step(self, stop: bool) -> bool:
+    def one_step(self, signals: _Signals) -> bool:
         """One update of every group; whether any process was asked to stop."""
-        task, step, config = self.task, self.step, self.config
+        task, step, config, stop = self.task, self.step, self.config, False
         seed_all(task.seed, step, self.rank)
         batch = task.batch(step, self.rank, self.world)
         losses = task.training_step(batch, step)
         # without clipping the norm of the gradient is of use only where it guards a row of the log or a checkpoint
-        guarded = stop or any((step + 1) % n == 0 for n in (config.log_every, config.checkpoint_every, config.steps))
+        guarded = any((step + 1) % n == 0 for n in (config.log_every, config.checkpoint_every, config.steps))
         updates = 0
         while True:
             with self.autocast():
                 item = next(losses, None)
             if item is None:
-                return self.agreed(stop) if self.world > 1 and not updates else stop
+                if self.world == 1:
+                    return signals.asked
+                return stop if updates else self.agreed(signals.asked)
             updates += 1
             name, loss, metrics = item
             group = self.groups[name]
             group.clear_gradients()
             # only this group's gradients: a loss that runs through another network leaves nothing there
             self.fabric.backward(loss, inputs=group.parameters)
-            total, stop = self.reduce(group, loss.detach(), stop)
+            total, stop = self.reduce(group, loss.detach(), stop or signals.asked)
             clip = group.config.clip
-            norm = nn.utils.get_total_norm(group.gradients()) if clip is not None or guarded or stop else None
+            norm = nn.utils.get_total_norm(group.gradients()) if clip is not None or guarded else None
             if not math.isfinite(total):
                 self.diverged(step, f"the loss of {name!r} is {float(total)}, {self.first_bad_layer(batch, name)}")
             if norm is not None and not math.isfinite(norm):
                 bad = _first_bad((n, p.grad) for n, p in zip(group.names, group.parameters, strict=True))
                 self.diverged(step, f"the gradient of {name!r} is not finite, first at the weight {bad!r}")
+            values = {self.column("loss", name): total, **metrics}
             if clip is not None:
                 nn.utils.clip_grads_with_norm_(group.parameters, clip, norm)
-                self.log.add(self.column("grad_norm", name), norm)
+                values[self.column("grad_norm", name)] = norm
             group.update(step)
-            self.log.add(self.column("loss", name), total)
-            for metric, value in metrics.items():
-                self.log.add(metric, value)
+            self.log.add(values)
 
     def first_bad_layer(self, batch: Any, group: str) -> str:
         """What `_first_bad_layer` finds on the process where the loss is not finite."""
@@ -792,7 +789,7 @@ class _Run:
         since, images = time.perf_counter(), 0
         with bar, signals:
             while self.step < config.steps:
-                stop = self.one_step(signals.asked)
+                stop = self.one_step(signals)
                 self.step += 1
                 images += config.batch_size
                 bar.update()
@@ -806,8 +803,8 @@ class _Run:
                     self.save_state()
                 if stop and not done:
                     raise TrainingInterrupted(
-                        f"{self.task.name} was interrupted at step {self.step} of {config.steps}; the state is saved in "
-                        f"{self.dir}, continue with --resume"
+                        f"{self.task.name} was interrupted at step {self.step} of {config.steps}; the state is saved "
+                        f"in {self.dir}, continue with --resume"
                     )
 
     def postfix(self) -> str:

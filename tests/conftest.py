@@ -1,11 +1,15 @@
-"""A tiny package of models, ``toy``, that the tests of config, checkpoints and training share."""
+"""A tiny package of models, ``lib.toy``, that the tests of config, checkpoints and training share."""
 
 from __future__ import annotations
 
+import os
 import sys
+import time
 import types
 from pathlib import Path
+from typing import Literal
 
+import pydantic
 import pytest
 import torch
 from torch import nn
@@ -17,37 +21,26 @@ config: lib.toy.config:ToyConfig
 card: {question: "does the loop work?"}
 smoke: &smoke
   width: 3
-  line: {train: {steps: 12, batch_size: 4, lr: 1e-2, log_every: 5, checkpoint_every: 4, ema: 0.9}}
-  duel: {train: {steps: 12, batch_size: 4, lr: 1e-2, log_every: 5, checkpoint_every: 4, clip: 1.0}}
+  train: {steps: 12, batch_size: 4, lr: 1e-2, log_every: 5, checkpoint_every: 4}
 laptop:
   <<: *smoke
   width: 4
 """
-
-
-class LineConfig(config.Config):
-    train: config.TrainConfig
+MODELS = ("line", "duel", "plain", "conv")
 
 
 class ToyConfig(config.Config):
-    width: int
-    line: LineConfig
-    duel: LineConfig
-
-
-class TaskConfig(config.Config):
-    width: int
+    width: int = pydantic.Field(gt=0, le=512)
+    style: Literal["flat", "round"] = "flat"
+    note: str | None = None
     train: config.TrainConfig
 
 
-class Line(training.Task):
-    """Least squares on 32 points, with noise drawn in every step and a moving average."""
+class ToyTask(training.Task):
+    """Batches of 32 points ``(x (N, 2), y (N, 1))``; everything a test changes is a constructor-free attribute."""
 
-    def __init__(self, name: str, config: TaskConfig, seed: int = 0) -> None:
-        super().__init__(name, config, seed)
-        self.inner = nn.Linear(2, config.width)
-        self.norm = nn.BatchNorm1d(config.width)
-        self.outer = nn.Linear(config.width, 1)
+    def __init__(self, model: str, config: ToyConfig, seed: int = 0) -> None:
+        super().__init__(f"toy.{model}", config, seed)
 
     def data_identity(self):
         return {"points": "ab" * 32}
@@ -55,6 +48,24 @@ class Line(training.Task):
     def setup_data(self, device):
         x = torch.rand(32, 2, generator=torch.Generator().manual_seed(1))
         self.data = (x.to(device), (x @ torch.tensor([[1.0], [-2.0]])).to(device))
+
+    def batch(self, step, rank, world_size):
+        time.sleep(float(os.environ.get("TOY_SECONDS", 0)))  # gives a test the time to interrupt
+        return super().batch(step, rank, world_size)
+
+    def validate(self):
+        x, y = self.data
+        return {"error": (self(x) - y).square().mean()}
+
+
+class Line(ToyTask):
+    """Random numbers in every step, buffers, several metrics."""
+
+    def __init__(self, config: ToyConfig, seed: int = 0) -> None:
+        super().__init__("line", config, seed)
+        self.inner = nn.Linear(2, config.width)
+        self.norm = nn.BatchNorm1d(config.width)
+        self.outer = nn.Linear(config.width, 1)
 
     def forward(self, x):
         return self.outer(torch.tanh(self.norm(self.inner(x))))
@@ -64,41 +75,74 @@ class Line(training.Task):
         loss = (self(x + 0.01 * torch.randn_like(x)) - y).square().mean()
         yield "model", loss, {"half_loss": loss / 2, "constant": 1.5}
 
-    def validate(self):
-        x, y = self.data
-        return {"error": (self(x) - y).square().mean()}
 
-
-class Duel(training.Task):
+class Duel(ToyTask):
     """Two groups that play against each other, as a GAN does."""
 
-    def __init__(self, name: str, config: TaskConfig, seed: int = 0) -> None:
-        super().__init__(name, config, seed)
+    def __init__(self, config: ToyConfig, seed: int = 0) -> None:
+        super().__init__("duel", config, seed)
         self.generator = nn.Linear(2, 2)
         self.judge = nn.Sequential(nn.Linear(2, config.width), nn.Tanh(), nn.Linear(config.width, 1))
-
-    def setup_data(self, device):
-        self.data = torch.rand(32, 2, generator=torch.Generator().manual_seed(1)).to(device)
 
     def parameter_groups(self):
         return {"judge": list(self.judge.parameters()), "generator": list(self.generator.parameters())}
 
     def training_step(self, batch, step):
-        fake = self.generator(torch.randn_like(batch))
-        yield "judge", (self.judge(fake.detach()) - self.judge(batch)).mean().tanh(), {}
+        real = batch[0]
+        fake = self.generator(torch.randn_like(real))
+        yield "judge", (self.judge(fake.detach()) - self.judge(real)).mean().tanh(), {}
         yield "generator", -self.judge(fake).mean(), {"size": fake.square().mean()}
+
+    def validate(self):
+        return {}
+
+
+class Plain(ToyTask):
+    """No random numbers, and an initialisation from the data: the same on any number of processes."""
+
+    def __init__(self, config: ToyConfig, seed: int = 0) -> None:
+        super().__init__("plain", config, seed)
+        self.layer = nn.Linear(2, 1)
+        self.unused = nn.Linear(2, 1)
+
+    def initialise(self, batch):
+        self.layer.bias.copy_(batch[1].mean(0))
+
+    def forward(self, x):
+        return self.layer(x)
+
+    def training_step(self, batch, step):
+        x, y = batch
+        loss = (self(x) - y).square().mean()
+        yield "model", loss, {"first": x[:, 0].mean()}
+
+
+class Conv(ToyTask):
+    """Weights with a memory format."""
+
+    def __init__(self, config: ToyConfig, seed: int = 0) -> None:
+        super().__init__("conv", config, seed)
+        self.body = nn.Sequential(nn.Conv2d(3, config.width, 3), nn.Tanh(), nn.Conv2d(config.width, 1, 3))
+
+    def setup_data(self, device):
+        self.data = torch.rand(8, 3, 6, 6, generator=torch.Generator().manual_seed(1)).to(device)
+
+    def training_step(self, batch, step):
+        yield "model", self.body(batch).float().square().mean(), {}
+
+    def validate(self):
+        return {}
 
 
 def task(model: str, chapter: ToyConfig, seed: int) -> training.Task:
-    kind = {"line": Line, "duel": Duel}[model]
-    return kind(f"toy.{model}", TaskConfig(width=chapter.width, train=getattr(chapter, model).train), seed)
+    return {"line": Line, "duel": Duel, "plain": Plain, "conv": Conv}[model](chapter, seed)
 
 
 def register(folder: Path) -> None:
     """Make ``lib.toy`` importable and keep parameters, checkpoints and runs below ``folder``."""
-    package, configs = types.ModuleType("lib.toy"), types.ModuleType("lib.toy.config")
-    package.TASKS, package.task, configs.ToyConfig = ("line", "duel"), task, ToyConfig
-    sys.modules |= {"lib.toy": package, "lib.toy.config": configs}
+    package, typed = types.ModuleType("lib.toy"), types.ModuleType("lib.toy.config")
+    package.TASKS, package.task, typed.ToyConfig = MODELS, task, ToyConfig
+    sys.modules |= {"lib.toy": package, "lib.toy.config": typed}
     paths.PARAMETERS, paths.CHECKPOINTS = folder / "parameters", folder / "checkpoints"
     paths.runs = lambda: folder / "runs"
     if not paths.PARAMETERS.exists():
@@ -106,12 +150,46 @@ def register(folder: Path) -> None:
         (paths.PARAMETERS / "09_toy.yaml").write_text(PARAMETERS)
 
 
+COMMAND = """\
+import sys
+from pathlib import Path
+from typing import Literal
+sys.path[:0] = {path!r}
+import torch
+torch.set_num_threads(1)
+import conftest
+conftest.register(Path({folder!r}))
+{before}
+from lib.errors import command_line
+from lib.training import main
+command_line(main)
+"""
+
+
+class Toy:
+    """A repository with the one chapter ``09_toy`` in ``folder``."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.parameters = folder / "parameters" / "09_toy.yaml"
+
+    def task(self, model: str = "line", preset: str = "smoke", seed: int = 0, **overrides) -> training.Task:
+        dotted = {key.replace("__", "."): value for key, value in overrides.items()}
+        return training.make_task(f"toy.{model}", preset, seed, dotted)
+
+    def command(self, before: str = "") -> Path:
+        """A script that is ``python -m lib.training`` with ``lib.toy`` registered, after the line ``before``."""
+        script = self.folder / "command.py"
+        path = [str(paths.ROOT), str(Path(__file__).parent)]
+        script.write_text(COMMAND.format(path=path, folder=str(self.folder), before=before))
+        return script
+
+
 @pytest.fixture
 def toy(tmp_path, monkeypatch):
-    """The folder of a repository with the one chapter ``09_toy``."""
     for name in ("PARAMETERS", "CHECKPOINTS", "runs"):
         monkeypatch.setattr(paths, name, getattr(paths, name))
     for name in ("lib.toy", "lib.toy.config"):
         monkeypatch.setitem(sys.modules, name, None)
     register(tmp_path)
-    return tmp_path
+    return Toy(tmp_path)
