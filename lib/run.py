@@ -303,6 +303,13 @@ def kernel_environment(figures: Path) -> Iterator[None]:
                     os.environ[name] = value
 
 
+def _is_whole(notebook: Path) -> bool:
+    try:
+        return bool(json.loads(notebook.read_text(encoding="utf-8")))
+    except ValueError:
+        return False
+
+
 def _files(folder: Path) -> dict[str, str]:
     return {p.relative_to(folder).as_posix(): _sha256(p) for p in sorted(folder.rglob("*")) if p.is_file()}
 
@@ -393,6 +400,9 @@ def execute(chapter: str, parameters: config.NotebookParameters, *, update: bool
                     f"{memory.megabytes:.0f} MB); the notebook up to there is {output}"
                 ) from None
             except OSError as error:
+                with contextlib.suppress(OSError):
+                    if not _is_whole(output):
+                        output.unlink()
                 raise explain_os_error(error, error.filename or output, "write") from error
     record = {
         "chapter": chapter,

@@ -52,10 +52,18 @@ for path in sys.argv[1:]:
 PY
 }
 
+free_megabytes() {
+    free=$(df -Pk "$1" 2>/dev/null | awk 'NR == 2 { print int($4 / 1024) }')
+    echo "${free:-999999}"
+}
+
+disk_full() {
+    fail "the disk is full ($(free_megabytes "$root") MB free here); free about 3 GB, 8 GB with CUDA, here and in ${TMPDIR:-the temporary folder}, and run the same command again"
+}
+
 why_pip_failed() {
-    free=$(df -Pk "$venv" 2>/dev/null | awk 'NR == 2 { print int($4 / 1024) }')
-    if grep -qiE 'no space left|errno 28|disk quota' "$log" 2>/dev/null || [ "${free:-9999}" -lt 50 ]; then
-        fail "the disk is full (${free:-?} MB free where .venv lies); free about 3 GB, 8 GB with CUDA, there and in ${TMPDIR:-the temporary folder}, and run the same command again"
+    if grep -qiE 'no space left|errno 28|disk quota' "$log" 2>/dev/null || [ "$(free_megabytes "$venv")" -lt 50 ]; then
+        disk_full
     elif grep -qiE 'connection|resolve host|name resolution|unreachable|timed out|max retries|proxyerror|SSLError|from versions: none' "$log" 2>/dev/null; then
         fail "the package index cannot be reached or knows none of the packages; check the network, HTTPS_PROXY or your own index (PIP_INDEX_URL) and run the same command again (details: .venv/pip.log)"
     fi
@@ -71,11 +79,13 @@ fi
 if [ -e "$venv/.building" ] || ! is_311 "$venv/bin/python" || ! "$venv/bin/python" -c 'import pip' 2>/dev/null; then
     find_python
     [ -e "$venv" ] && echo "rebuilding .venv: the old one is broken or was never finished"
+    # the packages alone take 2.6 GB: better said now than after the downloads
+    [ -e "$venv" ] || [ "$(free_megabytes "$root")" -ge 2600 ] || disk_full
     echo "making .venv with $($python --version)"
     # --clear empties a folder (or the target of a link to a larger disk) and keeps it
     if ! message=$("$python" -m venv --clear "$venv" 2>&1); then
         case $message in
-            *"No space left"* | *"Disk quota"*) fail "the disk is full; free about 3 GB, 8 GB with CUDA, and run the same command again" ;;
+            *"No space left"* | *"Disk quota"*) disk_full ;;
             *) fail "cannot make .venv: $(echo "$message" | tail -n 1)" ;;
         esac
     fi

@@ -149,10 +149,16 @@ class Setup:
         shutil.copy(ROOT / "scripts" / "setup.sh", self.root / "scripts" / "setup.sh")
         for name in ("Makefile", "pyproject.toml", "requirements.txt", "requirements-test.txt", "constraints.txt"):
             shutil.copy(ROOT / name, self.root / name)
-        for tool in "sh cat cksum cp cut df du rm mkdir touch tee tail grep awk dirname kill sleep".split():
+        for tool in "sh cat cksum cp cut du rm mkdir touch tee tail grep awk dirname kill sleep".split():
             if path := shutil.which(tool):
                 (self.bin / tool).symlink_to(path)
+        self.disk(free=10**7)
         self.python(self.bin / "python3.11")
+
+    def disk(self, free: int) -> None:
+        """Let ``df`` report that many kilobytes free."""
+        (self.bin / "df").write_text(f"#!/bin/sh\necho head\necho disk 9 9 {free} 9% /\n")
+        (self.bin / "df").chmod(0o755)
 
     @staticmethod
     def python(path: Path) -> None:
@@ -271,6 +277,14 @@ def test_setup_says_why_pip_failed_and_leaves_no_stamp(setup, pip_says, message)
     assert f"error: {message}" in failed.stderr
     assert not list((setup.root / ".venv").glob(".ready*"))
     assert setup().returncode == 0  # and the next run starts clean
+
+
+def test_setup_does_not_start_on_a_full_disk(setup):
+    setup.disk(free=2**20)
+    full = setup()
+    assert full.returncode == 2
+    assert "error: the disk is full (1024 MB free here)" in full.stderr
+    assert setup.called() == []
 
 
 def test_no_network_is_said_by_a_real_pip(setup):
