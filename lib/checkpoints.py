@@ -221,7 +221,7 @@ def read_tensors(path: Path, advice: str) -> tuple[dict[str, torch.Tensor], dict
         CheckpointError: missing, truncated, header too large, or no safetensors file.
     """
     path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):  # Path.is_file would raise where a folder may not be entered
         raise CheckpointError(f"{path} does not exist; {advice}")
     try:
         _check_safetensors(path, advice)
@@ -240,7 +240,7 @@ def read_json(path: Path, advice: str) -> dict[str, Any]:
         CheckpointError: missing, too large, or not a JSON object.
     """
     path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise CheckpointError(f"{path} does not exist; {advice}")
     try:
         if path.stat().st_size > JSON_LIMIT:
@@ -312,7 +312,7 @@ def load(path: Path | str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         CheckpointError: a file is missing, truncated or foreign, or the weights are not those that the JSON names.
     """
     path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise CheckpointError(f"{path} does not exist; {_RESTORE}")
     provenance = read_json(path.with_suffix(".json"), _RESTORE)
     tensors, _ = read_tensors(path, _RESTORE)
@@ -433,7 +433,7 @@ def read_log(path: Path) -> pd.DataFrame:
     Raises:
         CheckpointError: missing or unreadable.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise CheckpointError(f"{path} does not exist; {_RESTORE}")
     try:
         return pd.read_csv(path, float_precision="round_trip")
@@ -459,7 +459,7 @@ def find(task: Task, seed: int | None = None) -> tuple[Path, str] | None:
     """
     wanted = task_hash(task, seed)
     own = run_folder(task, seed) / "model.json"
-    if own.is_file() and read_json(own, _RESTORE).get("config_hash") == wanted:
+    if os.path.isfile(own) and read_json(own, _RESTORE).get("config_hash") == wanted:
         return own.with_suffix(".safetensors"), "runs"
     for path, data in _shipped(*split_name(task.name)):
         if data.get("task") == task.name and data.get("config_hash") == wanted:
@@ -488,7 +488,7 @@ def restore(task: Task, path: Path, source: str, device: torch.device) -> Proven
     """
     tensors, data = load(path)
     log = path.with_suffix(".csv")
-    log = log if log.is_file() else path.with_name("log.csv")
+    log = log if os.path.isfile(log) else path.with_name("log.csv")
     task.keep_initial()
     try:
         task.load_weights(tensors)
@@ -523,7 +523,7 @@ def train_or_load(
             print(_one_line("loaded", provenance))
             return provenance
         print(f"{task.name}: " + ("training again, as asked" if retrain else _why_training(task, seed)), flush=True)
-        begun = (run_folder(task, seed) / "state.safetensors").is_file()
+        begun = os.path.isfile(run_folder(task, seed) / "state.safetensors")
         result = training.train(task, seed=seed, device=device, resume=begun, progress=progress, quiet=not progress)
         provenance = restore(task, result.path, "trained", where)
         print(_one_line("trained", provenance))
@@ -597,7 +597,7 @@ def evaluate_or_load(
     note = "computing again, as asked" if recompute else "no stored table, computing it now"
     if not recompute:
         for path, source in ((own, "runs"), (shipped, "checkpoints")):
-            if not path.is_file():
+            if not os.path.isfile(path):
                 continue
             data = read_json(path, _RESTORE)
             if data.get("config_hash") != key:

@@ -431,7 +431,7 @@ class _Log:
 
     def _drop_partial_row(self) -> None:
         # a full disk or a kill may have cut the last line short
-        if self.path.is_file():
+        if os.path.isfile(self.path):
             content = self.path.read_bytes()
             if content and not content.endswith(b"\n"):
                 checkpoints.write_files({self.path: lambda path: path.write_bytes(content[: content.rfind(b"\n") + 1])})
@@ -585,8 +585,8 @@ class _Run:
             raise UserError(
                 f"batch_size {config.batch_size} cannot be split over {self.world} processes; change one of them"
             )
-        unfinished = self.state_path.is_file()
-        if resume and not unfinished and self.model_path.with_suffix(".json").is_file():
+        unfinished = os.path.isfile(self.state_path)
+        if resume and not unfinished and os.path.isfile(self.model_path.with_suffix(".json")):
             return self.finished()
         if unfinished and not resume:
             raise UserError(
@@ -712,9 +712,8 @@ class _Run:
         return self.seconds_before + time.perf_counter() - self.start
 
     def diverged(self, step: int, detail: str) -> NoReturn:
-        kept = (
-            f"an earlier state is kept in {self.dir}" if self.state_path.is_file() else "no state was saved before it"
-        )
+        saved = os.path.isfile(self.state_path)
+        kept = f"an earlier state is kept in {self.dir}" if saved else "no state was saved before it"
         raise TrainingDiverged(
             f"{self.task.name} diverged at step {step}: {detail}; lower train.lr or set train.clip ({kept})"
         )

@@ -37,7 +37,7 @@ class ToyConfig(config.Config):
 
 
 class ToyTask(training.Task):
-    """Batches of 32 points ``(x (N, 2), y (N, 1))``; everything a test changes is a constructor-free attribute."""
+    """Batches of 32 points ``(x (N, 2), y (N, 1))``."""
 
     def __init__(self, model: str, config: ToyConfig, seed: int = 0) -> None:
         super().__init__(f"toy.{model}", config, seed)

@@ -8,7 +8,9 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -510,12 +512,21 @@ def test_run_folder_that_cannot_be_written(toy):
         run(toy.task(), run_dir=toy.folder / "file")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_read_only_folder(toy):
-    folder = toy.folder / "run"
-    folder.mkdir(mode=0o500)
-    with pytest.raises(UserError, match="permission is denied; choose a folder you can write to"):
-        run(toy.task(), run_dir=folder)
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="permissions work otherwise there")
+@pytest.mark.parametrize("mode", [0o555, 0o000])
+def test_read_only_folder(toy, mode):
+    task, folder = toy.task(), Path(tempfile.mkdtemp())
+    run(toy.task())  # loads what is imported late, which another user may not be allowed to
+    folder.chmod(mode)
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)  # root may write everywhere
+    try:
+        with pytest.raises(UserError, match="permission is denied; choose a folder you can write to"):
+            run(task, run_dir=folder / "run", resume=True)
+    finally:
+        os.seteuid(user)
+        folder.rmdir()
 
 
 def test_two_runs_do_not_share_a_folder(toy):
