@@ -23,7 +23,7 @@ try:
     for name in config:
         if name not in KNOWN:
             raise UserError(f"--config: unknown key {name!r}{presets.nearest(name, KNOWN)}; there are: {', '.join(KNOWN)}")
-    CHAPTERS = run.resolve(str(config.get("chapters", "")))
+    CHAPTERS = run.resolve(str(config.get("chapters") or ""))
     VALUES = {name: value for name, value in config.items() if name != "chapters"}
     PARAMETERS = [run.check(chapter, **VALUES) for chapter in CHAPTERS][0]
 except UserError as error:

@@ -245,7 +245,7 @@ def test_workflow_keeps_going_reports_and_resumes(repository):
     repository.write("02_tiny", skeleton.WORK_CELL.format(chapter="02_tiny", package="tiny"))
     other = repository.root / "runs" / "done" / "03_other-laptop.json"
     before = other.read_bytes()
-    mended = repository.snakemake()
+    mended = repository.snakemake("--config", "chapters=", "retrain=false", "seed=0")  # as the Makefile says it
     assert mended.returncode == 0, mended.stderr
     assert done(repository) == ["02_tiny-laptop.json", "03_other-laptop.json"]
     assert other.read_bytes() == before
