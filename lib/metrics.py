@@ -1,4 +1,4 @@
-"""Image quality, distances between sets of images, and likelihood in bits.
+"""Image quality, and distances between sets of images.
 
 Images are float tensors (N, C, H, W) in [0, 1]. Measure what a viewer gets: files hold eight bits, so pass images
 through `round8` first. Nothing here fetches from an address: LPIPS and the feature networks take their weights from
@@ -359,18 +359,3 @@ def _norm(channels: int) -> nn.BatchNorm2d:
 
 
 register_features("efficientnet-lite0", EfficientNetLite0.load)
-
-
-# --- likelihood ------------------------------------------------------------------------------------------------------
-
-
-def bits_per_dim(log_prob: torch.Tensor | float, dims: int, bins: int = 256) -> torch.Tensor | float:
-    """Bits per dimension of discrete data from the log-density of the de-quantised data (thesis, eq. 2.11).
-
-    ``log_prob`` is the natural log-density of x + xi in [0, 1], xi uniform in [0, a), a = 1/bins; ``dims`` the number
-    of values of one example (D). With the negative log-likelihood L_nll = -log_prob: L_nll / (D ln 2) + log2(1/a). An
-    upper bound on the bits of the best code for the discrete data; log2(bins) for a density of one everywhere.
-    """
-    if dims < 1 or bins < 1:
-        raise ValueError(f"dims and bins are positive, not {dims} and {bins}")
-    return -log_prob / (dims * math.log(2)) + math.log2(bins)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 import pytest
@@ -276,6 +277,12 @@ def test_bits_per_dim_of_uniform_noise_is_the_number_of_bits():
     """A model that calls every image in [0, 1]^D equally likely needs log2(256) = 8 bits a pixel."""
     assert bits_per_dim(torch.zeros(3), 100, 256).tolist() == [8.0] * 3
     assert bits_per_dim(torch.zeros(1), 10, 32).item() == 5.0
+
+
+def test_bits_per_dim_does_not_depend_on_the_scale_of_the_data():
+    log_prob = torch.tensor([-100.0, 250.0])  # of data on [0, 1]
+    on_bytes = log_prob - 12 * math.log(256)  # the same density on [0, 256]
+    torch.testing.assert_close(bits_per_dim(log_prob, 12), bits_per_dim(on_bytes, 12, bins=1))
 
 
 def test_gaussianise_gives_normal_marginals_and_the_entropy_of_the_histogram(monkeypatch):

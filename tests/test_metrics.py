@@ -308,25 +308,3 @@ def test_efficientnet_refuses_other_weights(tmp_path):
     save_file({"_conv_stem.weight": torch.zeros(32, 3, 3, 3)}, tmp_path / "other.safetensors")
     with pytest.raises(UserError, match="other.safetensors does not hold"):
         metrics.EfficientNetLite0.load(tmp_path / "other.safetensors")
-
-
-# --- likelihood ------------------------------------------------------------------------------------------------------
-
-
-def test_bits_per_dim_of_known_densities():
-    assert metrics.bits_per_dim(0.0, dims=784) == 8  # density 1 on [0, 1]: nothing is known
-    assert metrics.bits_per_dim(0.0, dims=64, bins=17) == pytest.approx(math.log2(17))
-    # half of the range carries all of the mass: one bit less
-    assert metrics.bits_per_dim(10 * math.log(2), dims=10) == pytest.approx(7)
-
-
-def test_bits_per_dim_does_not_depend_on_the_scale_of_the_data():
-    log_prob = torch.tensor([-100.0, 250.0])  # on [0, 1]
-    on_bytes = log_prob - 12 * math.log(256)  # the same density on [0, 256]
-    torch.testing.assert_close(metrics.bits_per_dim(log_prob, 12), metrics.bits_per_dim(on_bytes, 12, bins=1))
-
-
-@pytest.mark.parametrize(("dims", "bins"), [(0, 256), (10, 0)])
-def test_bits_per_dim_refuses_nothing(dims, bins):
-    with pytest.raises(ValueError, match="positive"):
-        metrics.bits_per_dim(0.0, dims, bins)
