@@ -85,8 +85,12 @@ def inputs(shape, unit_interval: bool, batch: int = 3, seed: int = 1) -> torch.T
 def jacobian_log_det(function, x: torch.Tensor) -> torch.Tensor:
     """log|det J| of ``function`` at each sample of ``x``, from the full autograd Jacobian in double precision."""
     result = []
-    for sample in x:
-        jacobian = torch.autograd.functional.jacobian(lambda flat: function(flat.view(1, *sample.shape)), sample.flatten())
+    for sample in x.split(1):
+
+        def flat(values: torch.Tensor, shape: torch.Size = sample.shape) -> torch.Tensor:
+            return function(values.view(shape))
+
+        jacobian = torch.autograd.functional.jacobian(flat, sample.flatten())
         result.append(torch.linalg.slogdet(jacobian.reshape(sample.numel(), sample.numel()))[1])
     return torch.stack(result)
 
