@@ -18,13 +18,21 @@ from lib import config as presets
 from lib import paths, run
 from lib.errors import UserError, fail
 
+
+def read(value):
+    """Snakemake leaves some words of --config as text, `false` and all numbers inside braces for example."""
+    if isinstance(value, dict):
+        return {key: read(inner) for key, inner in value.items()}
+    return presets.scalar(value) if isinstance(value, str) else value
+
+
 KNOWN = ("chapters", *presets.NotebookParameters.model_fields)
 try:
     for name in config:
         if name not in KNOWN:
             raise UserError(f"--config: unknown key {name!r}{presets.nearest(name, KNOWN)}; there are: {', '.join(KNOWN)}")
     CHAPTERS = run.resolve(str(config.get("chapters") or ""))
-    VALUES = {name: value for name, value in config.items() if name != "chapters"}
+    VALUES = {name: read(value) for name, value in config.items() if name != "chapters"}
     PARAMETERS = [run.check(chapter, **VALUES) for chapter in CHAPTERS][0]
 except UserError as error:
     fail(error)

@@ -300,10 +300,11 @@ def test_workflow_asks_slurm_for_a_gpu_at_preset_full_only(shared):
     assert "train-tiny.model-full.json" in full.stdout.partition("rule chapter:")[2]
     assert full.stdout.count("gpu=1") == 3
     assert full.stdout.count("runtime=1440") == 3
-    laptop = shared.snakemake(*command, "preset=laptop", "chapters=02")
+    laptop = shared.snakemake(*command, "preset=laptop", "chapters=02", "seed=4", "overrides={train.steps: 3}")
     assert laptop.returncode == 0, laptop.stderr
     assert "rule train:" not in laptop.stdout
     assert "gpu=1" not in laptop.stdout
+    assert "laptop-seed4-" in laptop.stdout
     assert "03_other" not in laptop.stdout
 
 
