@@ -83,7 +83,9 @@ class MultiScaleFlow(nn.Module):
         self.latent_shapes: list[tuple[int, int, int]] = []
         for level, (count, width_of_net) in enumerate(zip(steps, hidden, strict=True)):
             channels, height, width = 4 * channels, height // 2, width // 2
-            self.levels.append(Sequence(Squeeze(), *(flow_step(channels, width_of_net, coupling) for _ in range(count))))
+            self.levels.append(
+                Sequence(Squeeze(), *(flow_step(channels, width_of_net, coupling) for _ in range(count)))
+            )
             if factor_out and level < len(steps) - 1:
                 network = partial(ConvNet, hidden=width_of_net) if conditional_prior else None
                 self.factor_outs.append(FactorOut(channels, network))
@@ -133,9 +135,7 @@ class MultiScaleFlow(nn.Module):
     def sample(self, n: int, temperature: float = 1.0, generator: torch.Generator | None = None) -> Tensor:
         """``n`` images in [0, 1]. ``temperature`` scales the standard deviation of every latent."""
         device = next(self.parameters()).device
-        latents = [
-            temperature * torch.randn(n, *shape, generator=generator).to(device) for shape in self.latent_shapes
-        ]
+        latents = [temperature * torch.randn(n, *shape, generator=generator).to(device) for shape in self.latent_shapes]
         return self.inverse(latents)[0].clamp(0, 1)
 
 
