@@ -7,7 +7,6 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import spectral_norm
 
 Objective = Literal["non-saturating", "saturating"]
 
@@ -52,7 +51,7 @@ class GAN(nn.Module):
 
 
 class ConvGenerator(nn.Sequential):
-    """``latent`` numbers -> 28 x 28 image in [0, 1] (DCGAN with one dense layer)."""
+    """``latent`` numbers -> 28 x 28 image in [0, 1] (DCGAN, Radford et al. 2016)."""
 
     def __init__(self, latent: int, width: int) -> None:
         super().__init__(
@@ -69,14 +68,15 @@ class ConvGenerator(nn.Sequential):
 
 
 class ConvDiscriminator(nn.Sequential):
-    """28 x 28 image in [0, 1] -> one logit; spectral normalisation bounds its slope (Miyato et al. 2018)."""
+    """28 x 28 image in [0, 1] -> one logit (DCGAN)."""
 
     def __init__(self, width: int) -> None:
         super().__init__(
-            spectral_norm(nn.Conv2d(1, width, 4, stride=2, padding=1)),
+            nn.Conv2d(1, width, 4, stride=2, padding=1),
             nn.LeakyReLU(0.2),
-            spectral_norm(nn.Conv2d(width, 2 * width, 4, stride=2, padding=1)),
+            nn.Conv2d(width, 2 * width, 4, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(2 * width),
             nn.LeakyReLU(0.2),
             nn.Flatten(),
-            spectral_norm(nn.Linear(2 * width * 49, 1)),
+            nn.Linear(2 * width * 49, 1),
         )
