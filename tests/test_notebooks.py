@@ -150,7 +150,8 @@ def test_tolerances_name_files_that_exist_and_say_why():
 
 
 def test_smoke_trains_from_scratch(chapter, tmp_path):
-    told = environment(tmp_path, tmp_path / "runs") | {"GMMP_FIGURES": ""}
+    # models this small are fastest on one thread, many times so when other work shares the cores
+    told = environment(tmp_path, tmp_path / "runs") | {"GMMP_FIGURES": "", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "lib.run", chapter, "--preset", "smoke"]
     result = subprocess.run(command, cwd=paths.ROOT, env=told, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-4000:]
