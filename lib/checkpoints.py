@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import errno
 import hashlib
 import json
 import os
@@ -34,7 +33,7 @@ import safetensors.torch
 import torch
 
 from lib import config as configs
-from lib import paths
+from lib import files, paths
 from lib.errors import UserError, explain_os_error
 
 if TYPE_CHECKING:
@@ -101,69 +100,10 @@ def shown(path: Path) -> str:
     return path.relative_to(paths.ROOT).as_posix() if path.is_relative_to(paths.ROOT) else path.name
 
 
-def _sync_folder(folder: Path) -> None:
-    with contextlib.suppress(OSError):  # not every file system can; the files themselves are synced
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def make_folder(path: Path) -> None:
-    """Make a folder and those above it; a file in the way is a ``NotADirectoryError``."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except FileExistsError:
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path)) from None
-
-
-def _partial(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
-
-
-def write_files(writers: Mapping[Path, Callable[[Path], None]]) -> None:
-    """Write several files so that each appears whole or not at all, and none before all of them are on the disk.
-
-    ``writers`` maps a final path to a function that writes a temporary path beside it.
-
-    Raises:
-        UserError: the disk is full, the folder read-only, …; nothing partial is left.
-    """
-    temporary: dict[Path, Path] = {}
-    path = Path()
-    try:
-        for path, write in writers.items():
-            make_folder(path.parent)
-            temporary[path] = _partial(path)
-            write(temporary[path])
-            with temporary[path].open("rb+") as file:
-                os.fsync(file.fileno())
-        for path, partial in temporary.items():
-            os.replace(partial, path)
-        for folder in {path.parent for path in temporary}:
-            _sync_folder(folder)
-    except OSError as error:
-        raise explain_os_error(error, path, "write") from None
-    except safetensors.SafetensorError as error:
-        # its writer reports what the system said only as text: "I/O error: File too large (os error 27)"
-        number = re.search(r"os error (\d+)", str(error))
-        raise explain_os_error(OSError(int(number[1]) if number else 0, str(error)), path, "write") from None
-    finally:
-        for partial in temporary.values():
-            with contextlib.suppress(OSError):
-                partial.unlink(missing_ok=True)
-
-
-def text_writer(text: str) -> Callable[[Path], None]:
-    """A writer of ``text`` for `write_files`."""
-    return lambda path: path.write_text(text, encoding="utf-8", newline="\n") and None
-
-
 def tensor_writer(
     tensors: Mapping[str, torch.Tensor], metadata: dict[str, str] | None = None
 ) -> Callable[[Path], None]:
-    """A writer of a safetensors file for `write_files`; tensors may share memory and lie on any device."""
+    """A writer of a safetensors file for `lib.files.write_files`; tensors may share memory and lie on any device."""
 
     def write(path: Path) -> None:
         plain, seen = {}, set()
@@ -175,7 +115,12 @@ def tensor_writer(
                 tensor = tensor.clone()
             seen.add(tensor.untyped_storage().data_ptr())
             plain[name] = tensor
-        safetensors.torch.save_file(plain, path, metadata)
+        try:
+            safetensors.torch.save_file(plain, path, metadata)
+        except safetensors.SafetensorError as error:
+            # it reports what the system said only as text: "I/O error: File too large (os error 27)"
+            number = re.search(r"os error (\d+)", str(error))
+            raise OSError(int(number[1]) if number else 0, str(error)) from None
 
     return write
 
@@ -295,13 +240,13 @@ def save(
         stored[name] = tensor
 
     def write_json(partial: Path) -> None:
-        described = {**provenance, "weights_sha256": file_hash(_partial(path)), "half": half}
+        described = {**provenance, "weights_sha256": file_hash(files.partial_path(path)), "half": half}
         partial.write_text(_dump(described), encoding="utf-8", newline="\n")
 
     writers = {path: tensor_writer(stored), path.with_suffix(".json"): write_json}
     if log is not None:
-        writers[log_path or path.with_suffix(".csv")] = text_writer(log.to_csv(index=False, lineterminator="\n"))
-    write_files(writers)
+        writers[log_path or path.with_suffix(".csv")] = files.text_writer(log.to_csv(index=False, lineterminator="\n"))
+    files.write_files(writers)
     return path
 
 
@@ -623,7 +568,7 @@ def evaluate_or_load(
         **environment(configs.resolve_device(device)),
         "table_sha256": hashlib.sha256(text.encode("utf-8")).hexdigest(),
     }
-    write_files({path: text_writer(text), path.with_suffix(".json"): text_writer(_dump(data))})
+    files.write_files({path: files.text_writer(text), path.with_suffix(".json"): files.text_writer(_dump(data))})
     provenance = Provenance(path, "computed", pd.DataFrame(), data)
     print(_table_line("computed", provenance))
     return read_log(path), provenance

@@ -13,15 +13,11 @@ the measurement.
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import difflib
 import io
 import math
-import os
 import re
-import secrets
-from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -31,6 +27,7 @@ import yaml
 
 from lib import paths
 from lib.errors import UserError, command_line, explain_os_error
+from lib.files import locked, write_atomically
 
 COLUMNS = (
     "id",
@@ -442,46 +439,6 @@ def device_name(device: Any) -> str:
 
         return torch.cuda.get_device_name(device) if torch.cuda.is_available() else "CUDA GPU"
     return text
-
-
-# --- files -----------------------------------------------------------------------------------------------------------
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write ``path`` whole or not at all; its folder is made. A failure raises `UserError` that says what to do."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(temporary, "xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise explain_os_error(error, path, "write") from error
-
-
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder against other processes while a file in it is read, changed and replaced. The folder is made."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise explain_os_error(error, folder, "create the folder") from error
-    try:
-        import fcntl
-    except ImportError:  # Windows: chapters still have a file each
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
 
 
 def main() -> None:

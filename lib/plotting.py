@@ -38,8 +38,8 @@ from matplotlib.path import Path as MplPath
 from matplotlib.textpath import TextPath
 
 from lib import paths
-from lib.claims import locked, write_atomically
 from lib.errors import UserError
+from lib.files import locked, write_atomically
 
 TEXT_WIDTH = 6.3
 """Width of the text in inches: no figure is wider."""

@@ -39,8 +39,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from lib import config, paths
-from lib.claims import write_atomically
 from lib.errors import UserError, command_line, explain_os_error
+from lib.files import write_atomically
 
 DEFAULTS = config.NotebookParameters()
 RECIPE_FILES = ("requirements.txt", "constraints.txt", "notebooks/claims.yaml", "data_scripts/catalog.yaml")

@@ -12,8 +12,8 @@ import sys
 import pandas as pd
 
 from lib import paths
-from lib.claims import write_atomically
 from lib.errors import UserError, command_line
+from lib.files import write_atomically
 
 COLUMNS = ("chapter", "variant", "seconds", "peak_memory_mb", "device", "threads")
 """Columns of timings.csv: wall time, peak memory of the kernel and its workers, kind of device, CPU threads."""

@@ -42,7 +42,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from lib import checkpoints
+from lib import checkpoints, files
 from lib import config as configs
 from lib.config import Config, TrainConfig
 from lib.errors import UserError, command_line, explain_os_error
@@ -434,14 +434,14 @@ class _Log:
         if os.path.isfile(self.path):
             content = self.path.read_bytes()
             if content and not content.endswith(b"\n"):
-                checkpoints.write_files({self.path: lambda path: path.write_bytes(content[: content.rfind(b"\n") + 1])})
+                files.write_files({self.path: lambda path: path.write_bytes(content[: content.rfind(b"\n") + 1])})
 
     def frame(self, rows: list[dict[str, float]] | None = None) -> pd.DataFrame:
         return pd.DataFrame(self.rows if rows is None else rows, columns=self.columns or ["step"])
 
     def _rewrite(self) -> None:
         text = self.frame().to_csv(index=False, lineterminator="\n")
-        checkpoints.write_files({self.path: checkpoints.text_writer(text)})
+        files.write_files({self.path: files.text_writer(text)})
 
 
 # -------------------------------------------------------------------------------------------------------------- signals
@@ -624,7 +624,7 @@ class _Run:
 
     def open_folder(self) -> None:
         """Make the run folder, take it for this process, and clear what a killed process left half-written."""
-        checkpoints.make_folder(self.dir)
+        files.make_folder(self.dir)
         if fcntl is not None:
             self.lock = os.open(self.dir, os.O_RDONLY)
             try:
@@ -675,7 +675,7 @@ class _Run:
         meta["pending"] = list(pending)  # their order is that of the log's columns
         writer = checkpoints.tensor_writer(tensors, {"state": json.dumps(meta)})
         self.log.sync()
-        checkpoints.write_files({self.state_path: writer})
+        files.write_files({self.state_path: writer})
 
     def load_state(self) -> None:
         advice = f"delete {self.dir} and start again without --resume"

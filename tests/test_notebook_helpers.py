@@ -13,7 +13,7 @@ import nbclient
 import nbformat
 import pytest
 
-from lib import checkpoints, claims, config, errors, notebook, paths, plotting
+from lib import checkpoints, claims, config, errors, files, notebook, paths, plotting
 from lib.errors import UserError
 
 PARAMETERS = """\
@@ -144,7 +144,7 @@ def test_an_excerpt_runs_from_one_text_to_the_next():
 
 def test_properties_and_decorated_functions_have_source():
     assert "def fig(self)" in str(notebook.show_source(plotting.Diagram.fig))
-    assert "def locked(" in str(notebook.show_source(claims.locked))
+    assert "def locked(" in str(notebook.show_source(files.locked))
     assert "@classmethod" in str(notebook.show_source(claims.Bound.parse))
 
 

@@ -18,7 +18,7 @@ import pytest
 import torch
 from torch import nn
 
-from lib import checkpoints, config, training
+from lib import checkpoints, config, files, training
 from lib.errors import UserError
 
 TIMES = ["seconds", "images_per_second"]
@@ -348,7 +348,7 @@ def test_damaged_state_is_refused(toy, monkeypatch, damage):
             metadata = {"state": "[]"}
         else:
             tensors["model/inner.weight"] = torch.zeros(1)
-        checkpoints.write_files({path: checkpoints.tensor_writer(dict(tensors), metadata)})
+        files.write_files({path: checkpoints.tensor_writer(dict(tensors), metadata)})
     with pytest.raises(checkpoints.CheckpointError, match="delete .* and start again"):
         run(toy.task(), run_dir=folder, resume=True)
 

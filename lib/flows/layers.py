@@ -352,7 +352,7 @@ class FactorOut(nn.Module):
 
 
 class ConvNet(nn.Sequential):
-    """Network of a coupling on maps: 3x3, 1x1, 3x3 convolutions (Glow). The last one starts at zero: T^-1 = identity."""
+    """Network of a coupling on maps: 3x3, 1x1, 3x3 convolutions (Glow). The last starts at zero: T^-1 = identity."""
 
     def __init__(self, c_in: int, c_out: int, hidden: int) -> None:
         last = nn.Conv2d(hidden, c_out, 3, padding=1)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lib.errors import UserError
 from lib.flows.layers import (
+    MLP,
     ActNorm,
     AdditiveCoupling,
     AffineCoupling,
@@ -17,7 +18,6 @@ from lib.flows.layers import (
     FactorOut,
     Invertible,
     InvertibleConv1x1,
-    MLP,
     Sequence,
     Squeeze,
 )
