@@ -1,0 +1,212 @@
+"""Codecs to compare with, all behind one interface: ``encode(image, quality) -> bytes`` and ``decode(bytes) -> image``.
+
+Images are uint8 ``(H, W, 3)``; rates are the bytes of a whole file with its header. Chroma is never subsampled (4:4:4),
+as our codec does not, and encoders run at settings that favour size over speed.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import subprocess
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lib.errors import UserError
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """One codec.
+
+    Attributes:
+        name: as in the figures.
+        qualities: from the lowest rate to the highest, in the codec's own units.
+        encode: ``(image, quality) -> bytes``.
+        decode: ``bytes -> image``.
+    """
+
+    name: str
+    qualities: tuple[float, ...]
+    encode: Callable[[np.ndarray, float], bytes]
+    decode: Callable[[bytes], np.ndarray]
+
+
+def _pillow(kind: str, options: Callable[[float], dict[str, Any]]) -> Callable[[np.ndarray, float], bytes]:
+    def encode(image: np.ndarray, quality: float) -> bytes:
+        from PIL import Image
+
+        buffer = io.BytesIO()
+        Image.fromarray(image).save(buffer, kind, **options(quality))
+        return buffer.getvalue()
+
+    return encode
+
+
+def _pillow_decode(data: bytes) -> np.ndarray:
+    from PIL import Image
+
+    with Image.open(io.BytesIO(data)) as picture:
+        return np.array(picture.convert("RGB"))
+
+
+def _heif_encode(image: np.ndarray, quality: float) -> bytes:
+    import pillow_heif
+
+    buffer = io.BytesIO()
+    picture = pillow_heif.from_bytes("RGB", (image.shape[1], image.shape[0]), image.tobytes())
+    picture.save(buffer, quality=int(quality), chroma=444)
+    return buffer.getvalue()
+
+
+def _heif_decode(data: bytes) -> np.ndarray:
+    import pillow_heif
+
+    picture = pillow_heif.open_heif(io.BytesIO(data), convert_hdr_to_8bit=True)
+    return np.asarray(picture.to_pillow().convert("RGB"))
+
+
+@functools.cache
+def _ffmpeg() -> str:
+    import imageio_ffmpeg
+
+    return imageio_ffmpeg.get_ffmpeg_exe()
+
+
+@functools.cache
+def has_vvc() -> bool:
+    """Whether the ffmpeg at hand has libvvenc and a VVC decoder."""
+    try:
+        listing = [
+            subprocess.run([_ffmpeg(), "-hide_banner", what], capture_output=True, text=True, timeout=60).stdout
+            for what in ("-encoders", "-decoders")
+        ]
+    except (OSError, RuntimeError, subprocess.SubprocessError):
+        return False
+    return "libvvenc" in listing[0] and " vvc " in listing[1]
+
+
+def _run(arguments: list[str]) -> None:
+    done = subprocess.run([_ffmpeg(), "-v", "error", "-y", *arguments], capture_output=True, text=True)
+    if done.returncode:
+        raise UserError(f"ffmpeg failed: {' '.join(done.stderr.split())[:300]}")
+
+
+# Rows: Y, Cb, Cr of BT.709 at full range. 10 bits, since 8 would cap PSNR near 50 dB.
+_YCC = np.array([[0.2126, 0.7152, 0.0722], [-0.114572, -0.385428, 0.5], [0.5, -0.454153, -0.045847]])
+_OFFSET = np.array([0.0, 512.0, 512.0])
+
+
+def _vvc_encode(image: np.ndarray, quality: float) -> bytes:
+    """libvvenc takes 4:2:0 only, so Y, Cb and Cr are coded as the luma of one picture, one below the other, in full
+    resolution; its own chroma is constant and costs a few bytes. It cannot predict chroma from luma this way."""
+    height, width = image.shape[:2]
+    padded = np.pad(image, ((0, -height % 8), (0, -width % 8), (0, 0)), mode="edge") * (1023 / 255)
+    planes = np.moveaxis(padded @ _YCC.T + _OFFSET, 2, 0).round().clip(0, 1023).astype("<u2")
+    tall = planes.reshape(-1, planes.shape[2])
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder) / "in.yuv", Path(folder) / "out.266"
+        source.write_bytes(tall.tobytes() + np.full(tall.size // 2, 512, "<u2").tobytes())
+        _run(
+            ["-f", "rawvideo", "-pix_fmt", "yuv420p10le", "-s", f"{tall.shape[1]}x{tall.shape[0]}", "-i", str(source)]
+            + ["-frames:v", "1", "-c:v", "libvvenc", "-preset", "medium", "-qp", str(int(quality)), "-qpa", "0"]
+            + ["-threads", "1", "-f", "vvc", str(target)]
+        )
+        # the raw stream does not know the size of the unpadded image
+        return width.to_bytes(2, "little") + height.to_bytes(2, "little") + target.read_bytes()
+
+
+def _vvc_decode(data: bytes) -> np.ndarray:
+    width, height = int.from_bytes(data[:2], "little"), int.from_bytes(data[2:4], "little")
+    rows, columns = height + -height % 8, width + -width % 8
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder) / "in.266", Path(folder) / "out.yuv"
+        source.write_bytes(data[4:])
+        _run(["-f", "vvc", "-i", str(source), "-pix_fmt", "yuv420p10le", "-f", "rawvideo", str(target)])
+        luma = np.frombuffer(target.read_bytes(), "<u2")[: 3 * rows * columns]
+    planes = np.moveaxis(luma.reshape(3, rows, columns).astype(float), 0, 2) - _OFFSET
+    rgb = planes @ np.linalg.inv(_YCC).T * (255 / 1023)
+    return rgb.round().clip(0, 255).astype(np.uint8)[:height, :width]
+
+
+def classical() -> dict[str, Baseline]:
+    """The codecs at hand, by name; VVC only where the ffmpeg binary has it."""
+    found = [
+        Baseline(
+            "JPEG",
+            (5, 10, 20, 35, 50, 65, 80, 90, 95, 98, 100),
+            _pillow("JPEG", lambda q: {"quality": int(q), "subsampling": 0, "optimize": True}),
+            _pillow_decode,
+        ),
+        Baseline(
+            "JPEG 2000",  # quality is the rate in bits per pixel
+            (0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.5, 6.0, 9.0),
+            _pillow("JPEG2000", lambda q: {"quality_layers": [24 / q], "irreversible": True, "mct": 1}),
+            _pillow_decode,
+        ),
+        Baseline(
+            "WebP",
+            (1, 10, 25, 50, 75, 90, 95, 100),
+            _pillow("WEBP", lambda q: {"quality": int(q), "method": 6}),
+            _pillow_decode,
+        ),
+        Baseline(
+            "AVIF",
+            (10, 25, 40, 50, 60, 70, 80, 90, 95, 99),
+            _pillow("AVIF", lambda q: {"quality": int(q), "subsampling": "4:4:4", "speed": 4}),
+            _pillow_decode,
+        ),
+        Baseline("HEVC", (5, 15, 25, 35, 45, 55, 65, 75, 85, 95, 100), _heif_encode, _heif_decode),
+    ]
+    if has_vvc():
+        found.append(Baseline("VVC", (47, 42, 37, 32, 27, 22, 17, 12, 7, 2), _vvc_encode, _vvc_decode))
+    return {baseline.name: baseline for baseline in found}
+
+
+def learned(name: str, models: list[Any]) -> Baseline:
+    """Trained CompressAI models as one codec: quality is the index of the model, its lambda rising.
+
+    Args:
+        models: ``task.model`` of trained `lib.compression.tasks.LearnedTask`, on the CPU.
+    """
+    import torch
+    import torch.nn.functional as F
+
+    for model in models:
+        model.eval()
+        model.update(force=True)
+
+    def encode(image: np.ndarray, quality: float) -> bytes:
+        height, width = image.shape[:2]
+        x = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
+        x = F.pad(x, (0, -width % 64, 0, -height % 64), mode="replicate")
+        with torch.no_grad():
+            out = models[int(quality)].compress(x)
+        strings = [string[0] for string in out["strings"]]
+        sizes = [int(quality), height, width, *out["shape"]]
+        head = b"".join(number.to_bytes(2, "little") for number in [*sizes, len(strings)])
+        return head + b"".join(len(string).to_bytes(4, "little") + string for string in strings)
+
+    def decode(data: bytes) -> np.ndarray:
+        index, height, width, rows, columns, count = np.frombuffer(data[:12], "<u2").tolist()
+        strings, position = [], 12
+        for _ in range(count):
+            length = int.from_bytes(data[position : position + 4], "little")
+            strings.append([data[position + 4 : position + 4 + length]])
+            position += 4 + length
+        with torch.no_grad():
+            x = models[index].decompress(strings, (rows, columns))["x_hat"]
+        pixels = (x[0, :, :height, :width].clamp(0, 1) * 255).round().to(torch.uint8)
+        return np.ascontiguousarray(pixels.permute(1, 2, 0).numpy())
+
+    return Baseline(name, tuple(range(len(models))), encode, decode)
+
+
+def flow(codec: Any, qualities: tuple[float, ...] = (1, 8, 15, 22, 30, 38, 46, 54, 62, 70, 80, 90, 100)) -> Baseline:
+    """Our codec behind the same interface."""
+    return Baseline("Flow", qualities, lambda image, quality: codec.compress(image, quality), codec.decompress)

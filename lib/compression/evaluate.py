@@ -1,0 +1,139 @@
+"""Measurements of chapter 5: rate and distortion from bytes and 8-bit images, BD-rate, repeated coding."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from lib import metrics
+from lib.compression.baselines import Baseline
+from lib.compression.codec import Codec
+
+Images = Iterable[tuple[str, np.ndarray]]
+
+
+def to_tensor(image: np.ndarray) -> Tensor:
+    """uint8 ``(H, W, 3)`` -> float ``(1, 3, H, W)`` in [0, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() / 255
+
+
+def distortions(image: np.ndarray, decoded: np.ndarray, lpips: metrics.Lpips | None = None) -> dict[str, float]:
+    """``psnr`` (dB, RGB), ``ms_ssim`` (NaN where the image is too small for it) and, if given, ``lpips``."""
+    x, y = to_tensor(image), to_tensor(decoded)
+    large = min(image.shape[:2]) > 160
+    values = {
+        "psnr": float(metrics.psnr(x, y)),
+        "ms_ssim": float(metrics.ms_ssim(x, y)) if large else float("nan"),
+    }
+    if lpips is not None:
+        with torch.no_grad():
+            values["lpips"] = float(lpips(x, y))
+    return values
+
+
+def rate_distortion(
+    codecs: Iterable[Baseline], images: Images, lpips: metrics.Lpips | None = None
+) -> pd.DataFrame:
+    """Every codec at all of its qualities on every image.
+
+    Returns:
+        columns codec, quality, image, bytes, bpp, psnr, ms_ssim, [lpips,] encode_seconds, decode_seconds.
+    """
+    rows = []
+    images = list(images)
+    for codec in codecs:
+        for quality in codec.qualities:
+            for name, image in images:
+                start = time.perf_counter()
+                data = codec.encode(image, quality)
+                between = time.perf_counter()
+                decoded = codec.decode(data)
+                end = time.perf_counter()
+                row: dict[str, Any] = {"codec": codec.name, "quality": quality, "image": name, "bytes": len(data)}
+                row["bpp"] = 8 * len(data) / (image.shape[0] * image.shape[1])
+                row |= distortions(image, decoded, lpips)
+                rows.append(row | {"encode_seconds": between - start, "decode_seconds": end - between})
+    return pd.DataFrame(rows)
+
+
+def mean_curves(points: pd.DataFrame) -> pd.DataFrame:
+    """Mean over the images of each codec and quality, in the order of the rate."""
+    curves = points.drop(columns="image").groupby(["codec", "quality"], sort=False).mean().reset_index()
+    return curves.sort_values(["codec", "bpp"], kind="stable").reset_index(drop=True)
+
+
+def bd_rate(anchor: pd.DataFrame, test: pd.DataFrame, low: float, high: float, metric: str = "psnr") -> float:
+    """Bjontegaard rate difference in percent, negative where ``test`` needs fewer bits, over [low, high] of ``metric``.
+
+    Both curves are interpolated (Akima, in log-rate) and integrated over the part of [low, high] that both reach.
+    ``anchor`` and ``test``: rows of `mean_curves` of one codec each. NaN where they share no range.
+    """
+    import bjontegaard
+
+    parts = []
+    for curve in (anchor, test):
+        curve = curve[np.isfinite(curve[metric])].sort_values(metric).drop_duplicates(metric)
+        parts.append((curve["bpp"].to_numpy(), curve[metric].to_numpy()))
+    low = max(low, *(distortion.min() for _, distortion in parts))
+    high = min(high, *(distortion.max() for _, distortion in parts))
+    if high <= low:
+        return float("nan")
+    grid = np.linspace(low, high, 25)
+    from scipy.interpolate import Akima1DInterpolator
+
+    rates = [np.exp(Akima1DInterpolator(distortion, np.log(rate))(grid)) for rate, distortion in parts]
+    return float(bjontegaard.bd_rate(rates[0], grid, rates[1], grid, method="akima"))
+
+
+def generations(
+    codec: Baseline, images: Images, quality: float, count: int, flow: Codec | None = None
+) -> pd.DataFrame:
+    """Encode, decode, encode the result, ...
+
+    Args:
+        count: generations.
+        flow: our codec, to count symbols that differ from those of the first generation.
+
+    Returns:
+        columns codec, quality, image, generation (from 1), bpp, psnr (against the original), changed (share of
+        symbols, NaN without ``flow``).
+    """
+    rows = []
+    for name, image in images:
+        current, first = image, None
+        previous: bytes | None = None
+        for generation in range(1, count + 1):
+            data = codec.encode(current, quality)
+            if data != previous:  # the same stream decodes to the same image
+                current, previous = codec.decode(data), data
+                values = distortions(image, current)
+                changed = float("nan")
+                if flow is not None:
+                    symbols = np.concatenate(flow.symbols(data))
+                    first = symbols if first is None else first
+                    changed = float((symbols != first).mean())
+            row = {"codec": codec.name, "quality": quality, "image": name, "generation": generation}
+            row["bpp"] = 8 * len(data) / (image.shape[0] * image.shape[1])
+            rows.append(row | {"psnr": values["psnr"], "changed": changed})
+    return pd.DataFrame(rows)
+
+
+def progressive(codec: Codec, data: bytes, image: np.ndarray) -> list[dict[str, Any]]:
+    """The stream decoded from 1, 2, ... levels: ``levels``, ``bytes`` (so far), ``psnr``, ``image``."""
+    from lib.compression.bitstream import unpack
+
+    _, payloads = unpack(data)
+    overhead = len(data) - sum(len(payload) for payload in payloads)
+    found = []
+    for levels in range(1, len(payloads) + 1):
+        decoded = codec.decompress(data, levels)
+        size = overhead + sum(len(payload) for payload in payloads[:levels])
+        values = {"psnr": float(metrics.psnr(to_tensor(image), to_tensor(decoded)))}
+        found.append({"levels": levels, "bytes": size, **values, "image": decoded})
+    return found

@@ -1,0 +1,520 @@
+"""The flow codec: an invertible multi-level transform, and a prior for the symbols of every level (thesis, chapter 5).
+
+                     z_0            z_1                 z_{L-1}
+                      |              |                    |
+    x --colour--> [Level 0] --h--> [Level 1] --h--> ... [Level L-1] --h--> top = z_L            T^-1, eq. 2.13
+
+    Level: Haar (orthonormal) -> h, d -> K times: d -= p(h), h += u(d) -> h, z = d
+
+Each level halves the image and factors its detail out (Figure 5.2 has two factor-outs, hence three latents; more
+levels serve low rates). All couplings are additive by default and start at zero, so the untrained codec is the
+orthonormal Haar wavelet and stays volume preserving. A quantiser of continuous ``step_size`` turns latents into
+integers; one set of weights serves every step size, which all networks see.
+
+Priors: p(z_L) and p(z_l | deeper) are discretised logistics around a predicted mean; symbols are coded in *passes*, so
+that later ones see the earlier ones of their own band:
+
+    passes of a band      {Y horizontal} x {even, odd squares}, {Y vertical, diagonal} x ..., {chroma} x ...
+    passes of the top     {Y}, {C1}, {C2} x {phase 00}, {phase 11}, {phases 01 and 10}
+
+    4 phases of a map:  00 01      even squares of the checkerboard are 00 and 11, odd ones 01 and 10
+                        10 11
+
+Training minimises R + lambda D(x, x_hat) + lambda' D(x, x_tilde) with lambda = rule / step_size^2. x_hat decodes all
+symbols; x_tilde decodes only the deeper ones, the others replaced by their predicted means: the truncated stream.
+
+Numbers between convolutions follow the rules of `lib.compression.exact`, so that the frozen model decodes alike
+everywhere. Internal images are in grey levels, 0..255.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lib.compression.config import CodecConfig
+from lib.compression.exact import UNIT, FixedConv2d, StepReLU, by_rows, to_grid
+from lib.flows import Invertible
+from lib.flows.layers import sum_per_sample
+
+COLOURS = 3
+SYMBOL_TOP = 511  # companded symbols, in units: 16 octave-like segments
+PIXEL_TOP = 4095  # inputs of couplings, in units
+SCALES = 76  # entries of the table of scales
+PER_OCTAVE = 6
+LOWEST = 27  # scale = 2 ** ((index - LOWEST) / PER_OCTAVE): 0.044 .. 256 steps
+PHASES = ((0, 0), (0, 1), (1, 0), (1, 1))
+
+
+class Haar(Invertible):
+    """Orthonormal 2-D Haar transform: ``(N, C, H, W) -> (N, 4 C, H/2, W/2)``, channels [mean, horizontal, vertical,
+    diagonal] x C. Orthonormal, so log-det 0 and squared errors are kept. Single sums in a fixed order: exact rules."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        a, b = x[:, :, ::2, ::2], x[:, :, ::2, 1::2]
+        c, d = x[:, :, 1::2, ::2], x[:, :, 1::2, 1::2]
+        top, bottom, left, right = a + b, c + d, a - b, c - d
+        parts = (top + bottom, left + right, top - bottom, left - right)
+        return torch.cat(parts, 1) * 0.5, x.new_zeros(len(x))
+
+    def inverse(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        mean, horizontal, vertical, diagonal = (y * 0.5).chunk(4, 1)
+        plus, minus, left, right = mean + vertical, mean - vertical, horizontal + diagonal, horizontal - diagonal
+        corners = torch.stack([plus + left, plus - left, minus + right, minus - right], 2)
+        return F.pixel_shuffle(corners.flatten(1, 2), 2), y.new_zeros(len(y))
+
+
+class Network(nn.Module):
+    """Network of a coupling: 3x3, 1x1, 3x3 convolutions, the last one zero at first (as `lib.flows.ConvNet`).
+
+    ``scale``: grey levels per unit of its input, so that deeper, larger coefficients fit the same integers.
+    """
+
+    halo = 2
+
+    def __init__(self, c_in: int, c_out: int, hidden: int, scale: float) -> None:
+        super().__init__()
+        self.scale = scale
+        self.first = FixedConv2d(c_in, hidden, 3, largest=PIXEL_TOP, conditional=True)
+        self.second = FixedConv2d(hidden, hidden, 1, conditional=True)
+        self.last = FixedConv2d(hidden, c_out, 3, zero=True)
+        self.activation = StepReLU()
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        y = self.activation(self.first(to_grid(x * (1 / self.scale), PIXEL_TOP), t))
+        y = self.last(self.activation(self.second(y, t)))
+        return y.to(x.dtype) * self.scale
+
+
+class Lifting(Invertible):
+    """Coupling between the low band h and the details d of a level (eq. 2.12 with an uneven split).
+
+    ``updates`` False: d <- d - f(h), h predicts the details. True: h <- h + f(d), what is lost moves back. Affine
+    couplings also scale by s = 1 + clamp(raw) / 2 in [0.5, 1.5], bounded because a codec's inverse amplifies the
+    quantisation error, and without an exponential because that is not exact. log-det = sum(log s).
+    """
+
+    def __init__(self, updates: bool, hidden: int, affine: bool, scale: float) -> None:
+        super().__init__()
+        self.updates, self.affine = updates, affine
+        self.split = [COLOURS, 3 * COLOURS]
+        source, target = self.split[::-1] if updates else self.split
+        self.network = Network(source, (2 if affine else 1) * target, hidden, scale)
+        self.positions: int | None = None
+
+    def _parts(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        low, detail = x.split(self.split, 1)
+        return (detail, low) if self.updates else (low, detail)
+
+    def _join(self, source: Tensor, target: Tensor) -> Tensor:
+        return torch.cat([target, source] if self.updates else [source, target], 1)
+
+    def _shift_and_scale(self, source: Tensor, t: Tensor) -> tuple[Tensor, Tensor | None]:
+        out = by_rows(lambda x: self.network(x, t), [source], Network.halo, self.positions)
+        if not self.affine:
+            return out, None
+        shift, raw = out.chunk(2, 1)
+        return shift, 1 + 0.5 * (raw * (1 / self.network.scale)).clamp(-1, 1)
+
+    def forward(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        source, target = self._parts(x)
+        shift, scale = self._shift_and_scale(source, t)
+        target = target + shift if scale is None else target * scale + shift
+        return self._join(source, target), x.new_zeros(len(x)) if scale is None else sum_per_sample(scale.log())
+
+    def inverse(self, y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        source, target = self._parts(y)
+        shift, scale = self._shift_and_scale(source, t)
+        target = target - shift if scale is None else (target - shift) / scale
+        return self._join(source, target), y.new_zeros(len(y)) if scale is None else -sum_per_sample(scale.log())
+
+
+class Level(Invertible):
+    """Haar and K pairs of couplings: ``(N, 3, H, W) -> (N, 12, H/2, W/2)``, [h, z]. ``t (N,)``: see `conditioning`."""
+
+    def __init__(self, pairs: int, hidden: int, affine: bool, scale: float) -> None:
+        super().__init__()
+        self.haar = Haar()
+        self.couplings = nn.ModuleList(
+            Lifting(updates, hidden, affine, scale) for _ in range(pairs) for updates in (False, True)
+        )
+
+    def forward(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        y, log_det = self.haar(x)
+        for coupling in self.couplings:
+            y, delta = coupling(y, t)
+            log_det = log_det + delta
+        return y, log_det
+
+    def inverse(self, y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        log_det = y.new_zeros(len(y))
+        for coupling in reversed(self.couplings):
+            y, delta = coupling.inverse(y, t)
+            log_det = log_det + delta
+        return self.haar.inverse(y)[0], log_det
+
+
+# The orthonormal colour transform: brightness, red against blue, green against both (rows are unit vectors).
+_R3, _R2, _R6 = 3**-0.5, 2**-0.5, 6**-0.5
+
+
+def to_colours(x: Tensor) -> Tensor:
+    """RGB grey levels -> orthonormal (Y, C1, C2), ``(N, 3, H, W)``, centred."""
+    r, g, b = (x - 128).split(1, 1)
+    side = r + b
+    return torch.cat([(side + g) * _R3, (r - b) * _R2, (g + g - side) * _R6], 1)
+
+
+def to_rgb(y: Tensor) -> Tensor:
+    """The inverse of `to_colours`."""
+    luma, red_blue, green = y.split(1, 1)
+    grey, across, double = luma * _R3, red_blue * _R2, green * _R6
+    side = grey - double
+    return torch.cat([side + across, grey + (double + double), side - across], 1) + 128
+
+
+def conditioning(step: Tensor) -> Tensor:
+    """The step size as the networks see it: log2(step) / 4, rounded to 1/256 (it is stored in the stream)."""
+    return torch.round(torch.log2(step) * 64) / 256
+
+
+def compand(x: Tensor) -> Tensor:
+    """Odd, concave, roughly logarithmic map of (-inf, inf) to (-5, 5), from clamps only, on the grid."""
+    total = x.clamp(-1, 1)
+    for reach in (4.0, 16.0, 64.0, 256.0):
+        total = total + x.clamp(-reach, reach) * (1 / reach)
+    return to_grid(total, SYMBOL_TOP)
+
+
+def phase(x: Tensor, row: int, column: int) -> Tensor:
+    """Every second pixel: ``(N, C, H, W) -> (N, C, H/2, W/2)``."""
+    return x[:, :, row::2, column::2]
+
+
+def phases(x: Tensor, chosen: tuple[int, ...]) -> Tensor:
+    """Chosen phases side by side in the batch: ``(N, C, H, W) -> (P * N, C, H/2, W/2)``."""
+    return torch.cat([phase(x, *PHASES[index]) for index in chosen])
+
+
+class Pass(NamedTuple):
+    """Symbols that are coded together: these channels at these phases."""
+
+    channels: tuple[int, ...]
+    phases: tuple[int, ...]
+
+
+# channels of a band are (horizontal, vertical, diagonal) x (Y, C1, C2)
+BAND_PASSES = tuple(Pass(c, p) for c in ((0,), (3, 6), (1, 4, 7, 2, 5, 8)) for p in ((0, 3), (1, 2)))
+TOP_PASSES = tuple(Pass((c,), p) for p in ((0,), (3,), (1, 2)) for c in (0, 1, 2))
+
+# (pass, mean, raw scale) -> values: all (P, N, channels, H/2, W/2), in steps; see `Prior.code`
+Exchange = Callable[[Pass, Tensor, Tensor], Tensor]
+
+
+def gather(x: Tensor, p: Pass) -> Tensor:
+    """The symbols of one pass, ``(N, C, H, W) -> (P, N, channels, H/2, W/2)``."""
+    return torch.stack([phase(x[:, list(p.channels)], *PHASES[index]) for index in p.phases])
+
+
+def scatter(planes: list[list[Tensor]]) -> Tensor:
+    """Planes ``[channel][phase] (N, H/2, W/2)`` as one map ``(N, C, H, W)``."""
+    return F.pixel_shuffle(torch.stack([plane for channel in planes for plane in channel], 1), 2)
+
+
+def blur(x: Tensor) -> Tensor:
+    """Binomial low pass of five taps in both directions, borders repeated; single sums in a fixed order."""
+    for _ in range(2):
+        x = F.pad(x, (1, 1, 1, 1), mode="replicate")
+        x = x[:, :, :-2] + x[:, :, 2:] + (x[:, :, 1:-1] + x[:, :, 1:-1])
+        x = (x[..., :-2] + x[..., 2:] + (x[..., 1:-1] + x[..., 1:-1])) * (1 / 16)
+    return x
+
+
+class Prior(nn.Module):
+    """Entropy parameters of one band, pass by pass.
+
+        low band, decoded --(high pass / step, companded)--> trunk --> features --+
+        symbols of this band known so far --(companded)--> 5x5 convolution -------+--> 1x1, 1x1 --> mean, scale
+
+    Args:
+        channels: 9 for a band, 3 for the top, which has no deeper band and hence no trunk.
+        hidden: width.
+        context: False: all symbols in one pass, none sees another (ablation).
+        octave: log2 of the expected scale of the latents in grey levels: where training starts.
+    """
+
+    trunk_halo, near_halo = 3, 2  # rows seen to either side
+
+    def __init__(self, channels: int, hidden: int, context: bool, octave: float) -> None:
+        super().__init__()
+        self.channels, self.is_top, self.context = channels, channels == COLOURS, context
+        self.passes = TOP_PASSES if self.is_top else BAND_PASSES
+        if not context:
+            self.passes = (Pass(tuple(range(channels)), (0, 1, 2, 3)),)
+        self.positions: int | None = None
+        self.activation = StepReLU()
+        if not self.is_top:
+            self.first = FixedConv2d(COLOURS, hidden, 3, largest=SYMBOL_TOP, conditional=True)
+            self.second = FixedConv2d(hidden, hidden, 3)
+            self.third = FixedConv2d(hidden, hidden, 3)
+            self.mean = FixedConv2d(hidden, channels, 1, zero=True)
+            self.mix = nn.ModuleList(FixedConv2d(hidden, hidden, 1) for _ in self.passes)
+        self.near = nn.ModuleList(
+            FixedConv2d(channels, hidden, 5, largest=SYMBOL_TOP, stride=2, conditional=True) for _ in self.passes
+        )
+        self.inner = nn.ModuleList(FixedConv2d(hidden, hidden, 1) for _ in self.passes)
+        self.outer = nn.ModuleList()
+        for p in self.passes:
+            last = FixedConv2d(hidden, 2 * len(p.channels), 1, zero=True, conditional=True)
+            with torch.no_grad():  # scale = 2 ** octave / step, a little less steep as many latents are near zero
+                last.bias[len(p.channels) :] = octave
+                last.by_step[len(p.channels) :] = -3.5
+            self.outer.append(last)
+
+    def features(self, low: Tensor, per_step: Tensor, t: Tensor) -> Tensor:
+        """What the decoded low band ``(N, 3, H, W)`` says about this band, ``(N, hidden, H, W)``; bytes when frozen."""
+
+        def trunk(x: Tensor) -> Tensor:
+            x = self.activation(self.first(x, t))
+            x = self.activation(self.third(self.activation(self.second(x))))
+            return (x * (1 / UNIT)).to(torch.uint8) if self.first.frozen else x
+
+        sharp = compand((low - blur(low)) * per_step)
+        return by_rows(trunk, [sharp], self.trunk_halo, self.positions)
+
+    @staticmethod
+    def _unpacked(features: Tensor) -> Tensor:
+        return features.float() * UNIT if features.dtype == torch.uint8 else features
+
+    def predict(self, low: Tensor, per_step: Tensor, t: Tensor) -> Tensor:
+        """Mean of the band given only what is deeper, in steps ``(N, channels, H, W)``: the band of x_tilde."""
+        features = self.features(low, per_step, t)
+        return by_rows(lambda f: self.mean(self._unpacked(f)), [features], 0, self.positions).float()
+
+    def entropy(self, index: int, near: Tensor, features: Tensor | None, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean (in steps) and raw scale (log2) of one pass, ``(P, N, channels, H/2, W/2)`` each."""
+        p = self.passes[index]
+        times = t.repeat(len(p.phases))
+
+        def network(near: Tensor, features: Tensor | None = None) -> Tensor:
+            padded = F.pad(near, (2, 2, 2, 2))
+            height, width = near.shape[2] + 3, near.shape[3] + 3
+            corners = [PHASES[number] for number in p.phases]
+            cut = torch.cat([padded[:, :, row : row + height, column : column + width] for row, column in corners])
+            x = self.near[index](cut, times)
+            if features is not None:
+                x = x + self.mix[index](self._unpacked(phases(features, p.phases)))
+            x = self.activation(self.inner[index](self.activation(x)))
+            return self.outer[index](x, times)
+
+        inputs = [near] if features is None else [near, features]
+        out = by_rows(network, inputs, self.near_halo, self.positions).float()
+        mean, raw = out.unflatten(0, (len(p.phases), -1)).chunk(2, 2)
+        return mean, raw
+
+    @staticmethod
+    def _from_neighbours(planes: list[Tensor], number: int) -> Tensor:
+        """Mean of the four nearest pixels of the top that earlier phases gave, ``(N, H/2, W/2)``; borders repeated."""
+
+        def shifted(plane: Tensor, row: int, column: int) -> Tensor:
+            padded = F.pad(plane[:, None], (1, 1, 1, 1), mode="replicate")[:, 0]
+            height, width = plane.shape[1:]
+            return padded[:, 1 + row : 1 + row + height, 1 + column : 1 + column + width]
+
+        even, odd = planes[0], planes[3]
+        if number == 0:
+            return torch.zeros_like(even)
+        if number == 3:
+            pairs = shifted(even, 0, 0) + shifted(even, 0, 1), shifted(even, 1, 0) + shifted(even, 1, 1)
+        elif number == 1:
+            pairs = shifted(even, 0, 0) + shifted(even, 0, 1), shifted(odd, -1, 0) + shifted(odd, 0, 0)
+        else:
+            pairs = shifted(even, 0, 0) + shifted(even, 1, 0), shifted(odd, 0, -1) + shifted(odd, 0, 0)
+        return (pairs[0] + pairs[1]) * 0.25
+
+    def code(self, low: Tensor, per_step: Tensor, t: Tensor, exchange: Exchange) -> Tensor:
+        """Walk through the passes: ``exchange`` is told mean and scale and gives the decoded values, in steps.
+
+        Args:
+            low: decoded low band ``(N, 3, H, W)``; for the top only its shape counts.
+            per_step: 1 / step_size, ``(N, 1, 1, 1)``.
+            t: `conditioning`, ``(N,)``.
+
+        Returns:
+            the values, ``(N, channels, H, W)``.
+        """
+        empty = low.new_zeros(len(low), low.shape[2] // 2, low.shape[3] // 2)
+        planes = [[empty] * 4 for _ in range(self.channels)]
+        near = [[empty] * 4 for _ in range(self.channels)]  # what the networks see of them
+        features = None if self.is_top else self.features(low, per_step, t)
+        for index, p in enumerate(self.passes):
+            mean, raw = self.entropy(index, scatter(near), features, t)
+            base = None
+            if self.is_top and self.context:
+                known = [[self._from_neighbours(planes[c], number) for c in p.channels] for number in p.phases]
+                base = torch.stack([torch.stack(row, 1) for row in known])
+                mean = mean + base
+            values = exchange(p, mean, raw)
+            seen = compand(values if base is None else values - base)
+            for i, number in enumerate(p.phases):
+                for j, channel in enumerate(p.channels):
+                    planes[channel][number] = values[i, :, j]
+                    near[channel][number] = seen[i, :, j]
+        return scatter(planes)
+
+
+def bits_of(residual: Tensor, raw: Tensor) -> Tensor:
+    """-log2 of the mass that a logistic of scale 2 ** raw gives to [residual - 1/2, residual + 1/2], elementwise.
+
+    sigma(b) - sigma(a) = sigma(b) sigma(-a) (1 - exp(a - b)) is stable in both tails.
+    """
+    inverse = torch.exp2(-raw.clamp(-LOWEST / PER_OCTAVE, (SCALES - 1 - LOWEST) / PER_OCTAVE))
+    distance = residual.abs()
+    upper, lower = (0.5 - distance) * inverse, (0.5 + distance) * inverse
+    nats = F.softplus(-upper) + F.softplus(-lower) - torch.log(-torch.expm1(-inverse))
+    return nats * (1 / math.log(2))
+
+
+def scale_index(raw: Tensor) -> Tensor:
+    """Row of the table of scales, 0..75, as uint8: the scale is 2 ** ((index - 27) / 6)."""
+    return (torch.round(raw * PER_OCTAVE) + LOWEST).clamp(0, SCALES - 1).to(torch.uint8)
+
+
+class Estimate(NamedTuple):
+    """What training and ablations need.
+
+    Attributes:
+        bits: of each level, the finest first, the top last: ``(N,)`` each.
+        decoded: x_hat, grey levels, not rounded.
+        truncated: x_tilde, or None.
+    """
+
+    bits: list[Tensor]
+    decoded: Tensor
+    truncated: Tensor | None
+
+
+class FlowCodec(nn.Module):
+    """Transform and priors; see the drawing above. `lib.compression.codec.Codec` makes bytes of it."""
+
+    def __init__(self, config: CodecConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.levels, self.priors = nn.ModuleList(), nn.ModuleList()
+        affine = config.coupling == "affine"
+        for depth, (pairs, hidden, width) in enumerate(
+            zip(config.steps, config.hidden, config.prior_hidden, strict=True)
+        ):
+            self.levels.append(Level(pairs, hidden, affine, 16.0 * 2**depth))
+            self.priors.append(Prior(3 * COLOURS, width, config.context, 2.0 + depth))
+        self.top = Prior(COLOURS, config.prior_hidden[-1], config.context, 2.0 + len(config.steps))
+        # the step of each channel relative to the image's: 1 + clamp(a + b t)
+        self.relative = nn.ParameterList(nn.Parameter(torch.zeros(2, 3 * COLOURS)) for _ in config.steps)
+        self.relative_top = nn.Parameter(torch.zeros(2, COLOURS))
+
+    @property
+    def depth(self) -> int:
+        """Number of levels L; there are L + 1 latents."""
+        return len(self.levels)
+
+    @property
+    def multiple(self) -> int:
+        """Height and width must be divisible by this: the top still has four phases."""
+        return 2 ** (self.depth + 1)
+
+    def freeze(self) -> FlowCodec:
+        """Turn every convolution into one of integers, for coding; the model can no longer be trained."""
+        self.requires_grad_(False).eval()
+        for layer in self.modules():
+            if isinstance(layer, FixedConv2d):
+                layer.freeze()
+        return self
+
+    def set_positions(self, positions: int | None) -> None:
+        """Evaluate networks in strips of about this many positions (None: whole maps). Changes memory, no result."""
+        for module in self.modules():
+            if isinstance(module, (Lifting, Prior)):
+                module.positions = positions
+
+    def steps(self, level: int, step: Tensor, t: Tensor) -> Tensor:
+        """Quantiser step of each channel of a latent in grey levels, ``(N, C, 1, 1)``; ``level`` L is the top."""
+        a, b = (self.relative_top if level == self.depth else self.relative[level]).unbind()
+        relative = 1 + (a + t[:, None] * b).clamp(-0.75, 3)
+        return (step[:, None] * relative)[:, :, None, None]
+
+    def analyse(self, x: Tensor, t: Tensor) -> list[Tensor]:
+        """T^-1: grey levels ``(N, 3, H, W)`` -> latents [z_0, ..., z_L] in grey levels, the finest first."""
+        latents, h = [], to_colours(x)
+        for level in self.levels:
+            h, z = level(h, t)[0].split([COLOURS, 3 * COLOURS], 1)
+            latents.append(z)
+        return [*latents, h]
+
+    def synthesise(
+        self, shape: tuple[int, int, int], step: Tensor, t: Tensor, exchange: Callable[[int], Exchange], first: int = 0
+    ) -> Tensor:
+        """T with decoding in between: from the top to level ``first``; finer latents take their predicted means.
+
+        Args:
+            shape: ``(N, H, W)`` of the image.
+            step: ``(N,)`` in grey levels; ``t (N,)``: its `conditioning`.
+            exchange: gives the exchange of each level, L (the top), L - 1, ..., first.
+
+        Returns:
+            grey levels ``(N, 3, H, W)``, not rounded.
+        """
+        n, height, width = shape
+        per_step = (1 / step).view(-1, 1, 1, 1)
+        blank = per_step.new_zeros(n, COLOURS, height >> self.depth, width >> self.depth)
+        low = self.top.code(blank, per_step, t, exchange(self.depth)) * self.steps(self.depth, step, t)
+        for level in reversed(range(self.depth)):
+            if level >= first:
+                values = self.priors[level].code(low, per_step, t, exchange(level))
+            else:
+                values = self.priors[level].predict(low, per_step, t)
+            low = self.levels[level].inverse(torch.cat([low, values * self.steps(level, step, t)], 1), t)[0]
+        return to_rgb(low)
+
+    def forward(self, x: Tensor, step: Tensor, cut: int | None = None, noise: bool = True) -> Estimate:
+        """Estimated rate and both reconstructions.
+
+        Args:
+            x: grey levels ``(N, 3, H, W)``, sides divisible by `multiple`.
+            step: ``(N,)``, grey levels.
+            cut: x_tilde lacks the latents of levels 0..cut; None: no x_tilde.
+            noise: estimate the rate of symbols with uniform noise, which has gradients; False: of rounded symbols.
+        """
+        t = conditioning(step)
+        latents = self.analyse(x, t)
+        per_step = (1 / step).view(-1, 1, 1, 1)
+        bits: list[Tensor] = []
+
+        def exchange(level: int) -> Exchange:
+            target = latents[level] / self.steps(level, step, t)
+            bits.append(target.new_zeros(len(target)))
+
+            def quantise(p: Pass, mean: Tensor, raw: Tensor) -> Tensor:
+                wanted = gather(target, p)
+                residual = wanted - mean
+                rounded = torch.round(residual.detach())
+                seen = residual + (torch.rand_like(residual) - 0.5) if noise else rounded
+                bits[-1] = bits[-1] + bits_of(seen, raw).sum((0, 2, 3, 4))
+                return wanted + (rounded - residual.detach())  # mean + rounded, with the gradient of the latent
+
+            return quantise
+
+        low = self.top.code(latents[-1], per_step, t, exchange(self.depth)) * self.steps(self.depth, step, t)
+        tilde = None
+        for level in reversed(range(self.depth)):
+            if cut is not None and level <= cut:
+                tilde = low if tilde is None else tilde
+                guess = self.priors[level].predict(tilde, per_step, t) * self.steps(level, step, t)
+                tilde = self.levels[level].inverse(torch.cat([tilde, guess], 1), t)[0]
+            values = self.priors[level].code(low, per_step, t, exchange(level))
+            low = self.levels[level].inverse(torch.cat([low, values * self.steps(level, step, t)], 1), t)[0]
+        return Estimate(bits[::-1], to_rgb(low), None if tilde is None else to_rgb(tilde))

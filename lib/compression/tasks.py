@@ -1,0 +1,261 @@
+"""Training tasks of chapter 5: the flow codec, its ablations, and the CompressAI models on the same photographs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lib import data
+from lib.compression.config import ChapterConfig, CodecConfig, LearnedConfig
+from lib.compression.model import FlowCodec
+from lib.training import Task
+
+# Photographs of `lib.data.photos` that nothing of this chapter is trained on: kodim23 is a Kodak photo, the others
+# are the evaluation set that exists on every machine.
+HELD_OUT = ("astronaut", "coffee", "kodim23", "monarch", "sail")
+# CQ100: charts are no photographs, and "astronaut" is the held-out photo once more.
+_LEFT_OUT = ("astro_bodies", "color_chart", "color_checker", "astronaut")
+_EMBEDDED = ("photos-skimage", "photos-sklearn", "photos-sporco")
+VALIDATION_STEPS = (2.0, 8.0, 32.0)  # grey levels
+
+
+def held_out() -> list[tuple[str, np.ndarray]]:
+    """The embedded photographs that are kept from training, ``(name, uint8 (H, W, 3))``."""
+    return [(name, image) for name, image in data.photos() if name in HELD_OUT]
+
+
+def training_photos(training_set: str) -> list[tuple[str, np.ndarray]]:
+    """The photographs to train on: the embedded ones, and one more set of the catalog where ``training_set`` says so.
+
+    Raises:
+        DataError: the set cannot be had.
+    """
+    found = [(name, image) for name, image in data.photos() if name not in HELD_OUT]
+    if training_set != "embedded":
+        from PIL import Image
+
+        for path in sorted(data.fetch(training_set).rglob("*.png")):
+            if path.stem not in _LEFT_OUT:
+                with Image.open(path) as picture:
+                    found.append((path.stem, np.array(picture.convert("RGB"))))
+    return found
+
+
+def data_identity(training_set: str) -> dict[str, str]:
+    """SHA-256 of every set that `training_photos` reads, and what is left out of them."""
+    names = _EMBEDDED if training_set == "embedded" else (*_EMBEDDED, training_set)
+    left_out = ",".join(sorted({*HELD_OUT, *_LEFT_OUT}))
+    return {**{name: data.identity(name) for name in names}, "left out": left_out}
+
+
+class PhotoTask(Task):
+    """Random crops of photographs as grey levels ``(N, 3, S, S)``, each a pure function of (seed, step, its place).
+
+    A photo is drawn in proportion to its number of pixels; crops are flipped and transposed at random.
+    """
+
+    def __init__(self, name: str, config: CodecConfig | LearnedConfig, chapter: ChapterConfig, seed: int) -> None:
+        super().__init__(name=name, config=config, seed=seed)
+        self.training_set, self.evaluation_crop = chapter.training_set, chapter.evaluation_crop
+
+    def data_identity(self) -> dict[str, str]:
+        return data_identity(self.training_set)
+
+    def setup_data(self, device: torch.device) -> None:
+        side = self.config.crop
+        photos = [image for _, image in training_photos(self.training_set) if min(image.shape[:2]) >= side]
+        self.photos = [torch.from_numpy(image).permute(2, 0, 1).contiguous() for image in photos]
+        weights = np.array([image.shape[0] * image.shape[1] for image in photos], float)
+        self.shares = np.cumsum(weights / weights.sum())
+
+    def crop(self, step: int, place: int) -> Tensor:
+        """One training crop, uint8 ``(3, S, S)`` on the CPU."""
+        rng = np.random.default_rng((self.seed, step, place))
+        photo = self.photos[min(int(np.searchsorted(self.shares, rng.random())), len(self.photos) - 1)]
+        side = self.config.crop
+        row = int(rng.integers(photo.shape[1] - side + 1))
+        column = int(rng.integers(photo.shape[2] - side + 1))
+        crop = photo[:, row : row + side, column : column + side]
+        if rng.random() < 0.5:
+            crop = crop.flip(2)
+        if rng.random() < 0.5:
+            crop = crop.transpose(1, 2)
+        if rng.random() < 1 / 16:  # grey photographs are coded by the same model
+            crop = crop[1:2].expand(3, -1, -1)
+        return crop
+
+    def batch(self, step: int, rank: int = 0, world_size: int = 1) -> Tensor:
+        places = range(rank, self.config.train.batch_size, world_size)
+        crops = torch.stack([self.crop(step, place) for place in places]).to(self.device).float()
+        if self.config.train.channels_last:
+            crops = crops.contiguous(memory_format=torch.channels_last)
+        return crops
+
+    def evaluation_images(self) -> list[Tensor]:
+        """The middle of each held-out photo, grey levels ``(1, 3, H, W)``, sides divisible by 128 or the crop."""
+        images = []
+        for _, image in held_out():
+            side = min(self.evaluation_crop, *image.shape[:2]) // self.unit * self.unit
+            row, column = (image.shape[0] - side) // 2, (image.shape[1] - side) // 2
+            part = image[row : row + side, column : column + side]
+            images.append(torch.from_numpy(part.copy()).permute(2, 0, 1)[None].float().to(self.device))
+        return images
+
+    unit = 64  # sides of evaluation images are multiples of this
+
+
+def psnr(x: Tensor, y: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio in dB of images in grey levels, y rounded to 8 bits: ``(N,)``."""
+    error = (x - y.round().clamp(0, 255)).square().flatten(1).mean(1)
+    return 10 * torch.log10(255**2 / error.clamp_min(1e-6))
+
+
+class CodecTask(PhotoTask):
+    """R + lambda D(x, x_hat) + lambda' D(x, x_tilde), in bits per pixel and squared grey levels, over all step sizes.
+
+    Each crop draws its own step, log-uniformly. lambda = rule / step^2 is the slope of the ideal quantiser at high
+    rates. lambda' = tilde * rule / (largest step)^2 does not depend on the step: x_tilde lacks whole bands, and a
+    weight that grows as 1 / step^2 would have it rule at high rates. Which bands it lacks is drawn for each batch.
+    """
+
+    def __init__(self, name: str, config: CodecConfig, chapter: ChapterConfig, seed: int) -> None:
+        super().__init__(name, config, chapter, seed)
+        self.model = FlowCodec(config)
+        self.unit = self.model.multiple
+
+    def training_step(self, batch: Tensor, step: int) -> Iterator:
+        config = self.config
+        low, high = config.step_range
+        n, pixels = len(batch), batch.shape[2] * batch.shape[3]
+        # stratified: each batch covers the whole range, so that its loss varies less
+        position = (torch.randperm(n) + torch.rand(n)) / n
+        size = (low * torch.exp(position * math.log(high / low))).to(batch.device)
+        cut = int(torch.randint(self.model.depth, ())) if config.tilde else None
+        estimate = self.model(batch, size, cut)
+        bpp = sum(estimate.bits) / pixels
+        error = (estimate.decoded.float() - batch).square().mean((1, 2, 3))
+        loss = bpp + config.lambda_rule / size.square() * error
+        metrics: dict[str, Tensor] = {"bpp": bpp.mean()}
+        if estimate.truncated is not None:
+            tilde = (estimate.truncated.float() - batch).square().mean((1, 2, 3))
+            loss = loss + config.tilde * config.lambda_rule / high**2 * tilde
+        weight = size.pow(config.balance)
+        loss = (loss * weight / weight.mean()).mean()
+        metrics["psnr"] = psnr(batch, estimate.decoded.detach().float()).mean()
+        yield "model", loss, metrics
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Estimated rate and PSNR of the held-out photos at three step sizes, without a dead zone."""
+        metrics = {}
+        images = self.evaluation_images()
+        for size in VALIDATION_STEPS:
+            rates, qualities = [], []
+            for image in images:
+                estimate = self.model(image, torch.full((1,), size, device=image.device), noise=False)
+                rates.append(float(sum(estimate.bits)) / (image.shape[2] * image.shape[3]))
+                qualities.append(float(psnr(image, estimate.decoded)))
+            metrics[f"bpp_step{size:g}"] = float(np.mean(rates))
+            metrics[f"psnr_step{size:g}"] = float(np.mean(qualities))
+        return metrics
+
+
+class LearnedTask(PhotoTask):
+    """A CompressAI model at one lambda: lambda 255^2 MSE + R, as its authors train it, on our photographs.
+
+    Its auxiliary loss (quantiles of the factorised prior) has an optimiser of its own.
+    """
+
+    def __init__(
+        self, name: str, architecture: str, index: int, config: LearnedConfig, chapter: ChapterConfig, seed: int
+    ) -> None:
+        super().__init__(name, config, chapter, seed)
+        from compressai import models
+
+        kinds = {
+            "factorized": models.FactorizedPrior,
+            "hyperprior": models.ScaleHyperprior,
+            "mean_scale": models.MeanScaleHyperprior,
+        }
+        self.weight = config.lambdas[index]
+        self.model = kinds[architecture](config.channels, config.latent)
+
+    def data_identity(self) -> dict[str, str]:
+        return {**super().data_identity(), "lambda": repr(self.weight)}
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        named = dict(self.model.named_parameters())
+        return {
+            "model": [parameter for name, parameter in named.items() if not name.endswith(".quantiles")],
+            "quantiles": [parameter for name, parameter in named.items() if name.endswith(".quantiles")],
+        }
+
+    def rate_and_image(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+        """Bits per pixel ``(N,)`` and decoded grey levels of ``batch``, grey levels too."""
+        out = self.model(batch / 255)
+        bits = sum(-torch.log2(p.float()).flatten(1).sum(1) for p in out["likelihoods"].values())
+        return bits / (batch.shape[2] * batch.shape[3]), out["x_hat"].float() * 255
+
+    def training_step(self, batch: Tensor, step: int) -> Iterator:
+        bpp, decoded = self.rate_and_image(batch)
+        loss = (bpp + self.weight * F.mse_loss(decoded, batch, reduction="none").mean((1, 2, 3))).mean()
+        yield "model", loss, {"bpp": bpp.mean(), "psnr": psnr(batch, decoded.detach()).mean()}
+        yield "quantiles", self.model.aux_loss(), {}
+
+    def load_weights(self, tensors: dict[str, Tensor]) -> None:
+        # the tables of its coder are buffers whose size is known only once they are made
+        start = "model."
+        self.model.load_state_dict({name.removeprefix(start): tensor for name, tensor in tensors.items()})
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        rates, qualities = [], []
+        for image in self.evaluation_images():
+            bpp, decoded = self.rate_and_image(image)
+            rates.append(float(bpp))
+            qualities.append(float(psnr(image, decoded)))
+        self.model.update(force=True)  # its coder's tables ship with the weights
+        return {"bpp": float(np.mean(rates)), "psnr": float(np.mean(qualities))}
+
+
+# Each variant changes one thing of the `ablation` preset.
+ABLATIONS: dict[str, dict] = {
+    "reference": {},
+    "affine": {"coupling": "affine"},
+    "no_context": {"context": False},
+    "no_tilde": {"tilde": 0.0},
+    "two_factor_outs": {},  # the thesis' Figure 5.2
+}
+ARCHITECTURES = ("factorized", "hyperprior", "mean_scale")
+POINTS = 3  # lambdas of each architecture
+
+
+def ablated(config: CodecConfig, variant: str) -> CodecConfig:
+    """The `ablation` config with one thing changed."""
+    if variant == "two_factor_outs":
+        cut = {name: getattr(config, name)[:2] for name in ("steps", "hidden", "prior_hidden")}
+        return config.model_copy(update=cut)
+    return config.model_copy(update=ABLATIONS[variant])
+
+
+MODELS = (
+    "codec",
+    *(f"ablation_{variant}" for variant in ABLATIONS),
+    *(f"{architecture}_{point}" for architecture in ARCHITECTURES for point in range(POINTS)),
+)
+
+
+def make(model: str, chapter: ChapterConfig, seed: int) -> Task:
+    """The task of one of `MODELS`, freshly initialised from ``seed``."""
+    name = f"compression.{model}"
+    if model == "codec":
+        return CodecTask(name, chapter.codec, chapter, seed)
+    if model.startswith("ablation_"):
+        return CodecTask(name, ablated(chapter.ablation, model.removeprefix("ablation_")), chapter, seed)
+    architecture, point = model.rsplit("_", 1)
+    return LearnedTask(name, architecture, int(point), chapter.learned, chapter, seed)
