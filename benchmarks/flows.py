@@ -87,7 +87,7 @@ def seconds(function: Callable[[], None], repeats: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--batch", type=int, default=64)
     arguments = parser.parse_args()
     torch.manual_seed(0)

@@ -22,6 +22,11 @@ def parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
+def relative_error(found: Tensor, expected: Tensor) -> float:
+    """Largest relative error over a batch: the Euclidean length of each sample's difference over that of the sample."""
+    return ((found - expected).flatten(1).norm(dim=1) / expected.flatten(1).norm(dim=1)).max().item()
+
+
 def draw(model: nn.Module, n: int, seed: int, batch: int = 500) -> Tensor:
     """``n`` samples of any model of this chapter on the CPU, images ``(n, 1, 28, 28)`` in [0, 1].
 

@@ -92,11 +92,11 @@ def training(logs: Mapping[str, pd.DataFrame], test_bits: float) -> Drawing:
     curve(second, gan["step"], gan["fake_score"], "GAN", label="D(generated)", linestyle="--", smooth=5)
     second.set(title="GAN: who is winning?", ylabel="mean score", ylim=(0, 1))
     curve(third, flow["step"], flow["bits_per_dim"], "flow", label="training", smooth=5)
-    third.axhline(test_bits, color=INK, linestyle=":", linewidth=1.2, label="test, averaged weights")
+    third.axhline(test_bits, color=INK, linestyle=":", linewidth=1.2, label="test")
     third.set(title="flow: exact likelihood", ylabel="bits per dimension", ylim=(0.98 * test_bits, 1.25 * test_bits))
-    for ax in (first, second, third):
+    for ax, place in ((first, "center right"), (second, "upper right"), (third, "upper right")):
         ax.set_xlabel("step")
-        ax.legend()
+        ax.legend(loc=place)
     keep = {"vae": ["reconstruction", "kl"], "gan": ["real_score", "fake_score"], "flow": ["bits_per_dim"]}
     return fig, {name: logs[name][["step", *columns]] for name, columns in keep.items()}
 
