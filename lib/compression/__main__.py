@@ -64,7 +64,7 @@ def _read(path: Path) -> bytes:
 
 
 def _write(path: Path, data: bytes) -> None:
-    from lib.checkpoints import write_files
+    from lib.files import write_files
 
     write_files({path: lambda partial: partial.write_bytes(data) and None})
 

@@ -29,7 +29,7 @@ from lib.compression.exact import check_arithmetic, frozen_layers
 from lib.compression.model import FlowCodec, Pass, bits_of, conditioning, gather, scale_index
 from lib.errors import UserError
 
-STRIP = 2**17  # positions of a map that a network sees at once
+STRIP = 2**15  # positions of a map that a network sees at once: bounds memory, and fits the cache
 ROUNDS = 6  # most encodings in search of a stream that reproduces itself
 SMALLEST_STABLE = 2.0  # below this step, in grey levels, rounding to 8 bits alone changes symbols
 WIDEST_DEAD_ZONE = 0.75

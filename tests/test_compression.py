@@ -1,0 +1,454 @@
+"""The flow codec: transform, exact arithmetic, priors, streams. Tiny models with seeded random weights."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.autograd.functional import jacobian
+
+from lib.compression import bitstream
+from lib.compression.bitstream import BitstreamError
+from lib.compression.codec import Codec, as_pixels
+from lib.compression.config import CodecConfig
+from lib.compression.exact import LIMIT, FixedConv2d, check_arithmetic, frozen_layers, to_grid
+from lib.compression.model import FlowCodec, Haar, Level, bits_of, compand, to_colours, to_rgb
+from lib.errors import UserError
+
+TRAIN = {"steps": 10, "batch_size": 2, "lr": 1e-3}
+
+
+def tiny_config(**changes) -> CodecConfig:
+    values = {
+        "steps": (1, 1), "hidden": (8, 8), "prior_hidden": (8, 8), "tilde": 0.1, "step_range": (0.4, 128.0),
+        "crop": 32, "train": TRAIN,
+    }  # fmt: skip
+    return CodecConfig.model_validate(values | changes)
+
+
+def tiny_model(seed: int = 0, **changes) -> FlowCodec:
+    """Weights that start at zero are drawn as well, so that nothing is trivially exact."""
+    torch.manual_seed(seed)
+    model = FlowCodec(tiny_config(**changes))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1 and not parameter.any():
+                parameter.normal_(0, 0.01)
+    return model
+
+
+def photo(height: int = 48, width: int = 64, seed: int = 0) -> np.ndarray:
+    """Something smooth with edges and noise, away from black and white, uint8 (H, W, 3)."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width] / 16
+    base = 128 + 40 * np.sin(x + y)[:, :, None] * [1, 0.8, 0.6] + 20 * (x > y)[:, :, None]
+    return np.clip(base + rng.normal(0, 3, (height, width, 3)), 40, 215).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def codec() -> Codec:
+    return Codec(tiny_model())
+
+
+@pytest.fixture(scope="module")
+def stream(codec) -> bytes:
+    return codec.compress(photo(), 30)
+
+
+# ----------------------------------------------------------------------------------------------------------- transform
+
+
+def test_haar_is_orthonormal():
+    x = torch.randn(2, 3, 8, 12, dtype=torch.float64)
+    y, log_det = Haar()(x)
+    assert torch.allclose(Haar().inverse(y)[0], x) and torch.allclose(y.square().sum(), x.square().sum())
+    assert y.shape == (2, 12, 4, 6) and not log_det.any()
+
+
+def test_colours_are_orthonormal_and_grey_has_no_chroma():
+    x = torch.rand(1, 3, 4, 4, dtype=torch.float64) * 255
+    y = to_colours(x)
+    assert torch.allclose(to_rgb(y), x) and torch.allclose(y.square().sum(), (x - 128).square().sum())
+    assert to_colours(x[:, :1].expand(-1, 3, -1, -1))[:, 1:].abs().max() < 1e-9
+
+
+@pytest.mark.parametrize("affine", [False, True])
+def test_level_is_a_bijection_with_its_log_det(affine):
+    torch.manual_seed(0)
+    level = Level(2, 8, affine, 16.0).double()
+    with torch.no_grad():
+        for parameter in level.parameters():
+            parameter.copy_(0.1 * torch.randn_like(parameter))
+    x, t = 60 * torch.randn(1, 3, 4, 4, dtype=torch.float64), torch.tensor([0.5], dtype=torch.float64)
+    y, log_det = level(x, t)
+    back, opposite = level.inverse(y, t)
+    assert torch.allclose(back, x, atol=1e-9) and torch.allclose(log_det, -opposite)
+    # rounding inside the couplings is flat almost everywhere but where the gradient is passed through: each coupling
+    # is triangular all the same, so the determinant is that of its diagonal
+    matrix = jacobian(lambda v: level(v.view_as(x), t)[0].flatten(), x.flatten())
+    assert torch.allclose(torch.linalg.slogdet(matrix)[1], log_det[0], atol=1e-6)
+
+
+def test_untrained_codec_is_the_wavelet():
+    torch.manual_seed(0)
+    model = FlowCodec(tiny_config())
+    x = torch.rand(1, 3, 32, 32) * 255
+    *details, top = model.analyse(x, torch.zeros(1))
+    energy = sum(z.square().sum() for z in (*details, top))
+    assert torch.allclose(energy, (x - 128).square().sum(), rtol=1e-5)
+
+
+# ----------------------------------------------------------------------------------------------------- exact arithmetic
+
+
+def test_integer_weights_stay_within_their_bound():
+    for _, layer in frozen_layers(Codec(tiny_model(1)).model):
+        weight, _ = layer.frozen
+        assert torch.equal(weight, weight.round())
+        assert (weight.double().abs().flatten(1).sum(1) * layer.largest).max() < LIMIT
+
+
+def test_frozen_convolution_equals_integer_arithmetic_and_the_trained_one():
+    torch.manual_seed(0)
+    layer = FixedConv2d(6, 5, 3, conditional=True)
+    with torch.no_grad():
+        layer.by_step.normal_()
+    x, t = to_grid(8 * torch.rand(2, 6, 9, 7), 255), torch.tensor([0.25, -1.0])
+    trained = layer(x, t)
+    layer.freeze()
+    frozen = layer(x, t)
+    weight, back = layer.frozen
+    integers = torch.nn.functional.pad((x * 32).long(), (1, 1, 1, 1)).unfold(2, 3, 1).unfold(3, 3, 1)
+    accumulator = torch.einsum("oikl,nihwkl->nohw", weight.long(), integers)
+    assert torch.equal(frozen, accumulator.float() * back + layer.offset(t))
+    assert (frozen - trained).abs().max() < 0.01
+
+
+def test_checked_device():
+    check_arithmetic(torch.device("cpu"))
+    torch.manual_seed(0)
+    with pytest.raises(UserError, match="not exact"):
+        with torch.autocast("cpu", torch.bfloat16):
+            check_arithmetic(torch.device("cpu"))
+
+
+@pytest.mark.parametrize("coupling", ["additive", "affine"])
+def test_streams_and_images_do_not_depend_on_threads_or_strips(coupling):
+    codec, image = Codec(tiny_model(2, coupling=coupling)), photo(48, 40)
+    seen = set()
+    for threads, positions in ((1, None), (2, None), (1, 100)):
+        torch.set_num_threads(threads)
+        codec.model.set_positions(positions)
+        data = codec.compress(image, 40)
+        seen.add((data, codec.decompress(data).tobytes()))
+    torch.set_num_threads(1)
+    assert len(seen) == 1
+
+
+def test_double_precision_gives_the_same_stream():
+    """What a GPU computes in float64 the CPU computes in float32."""
+    codec, image = Codec(tiny_model(3)), photo()
+    data = codec.compress(image, 40)
+    reference = codec.decompress(data)
+    for _, layer in frozen_layers(codec.model):
+        layer.frozen = (layer.frozen[0].double(), layer.frozen[1])
+    assert codec.compress(image, 40) == data
+    assert np.array_equal(codec.decompress(data), reference)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_gpu_gives_the_same_stream():
+    image = photo()
+    here, there = Codec(tiny_model(3)), Codec(tiny_model(3), "cuda")
+    data = here.compress(image, 40)
+    assert there.id == here.id
+    assert np.array_equal(there.decompress(data), here.decompress(data))
+
+
+def test_autocast_outside_changes_nothing(codec, stream):
+    with torch.autocast("cpu", torch.bfloat16):
+        assert codec.compress(photo(), 30) == stream
+
+
+# -------------------------------------------------------------------------------------------------------------- priors
+
+
+def test_bits_are_the_mass_of_a_logistic_cell():
+    residual, raw = torch.arange(-40, 41).double(), torch.tensor(1.0, dtype=torch.float64)
+    bits = bits_of(residual, raw)
+    cdf = torch.sigmoid((torch.arange(-40, 42).double() - 0.5) / 2)
+    assert torch.allclose(bits, -torch.log2(cdf.diff()), atol=1e-6)
+    assert torch.isfinite(bits_of(torch.tensor([1e6]), torch.tensor([-4.5]))).all()
+
+
+def test_compand_is_odd_monotone_and_on_the_grid():
+    x = torch.linspace(-600, 600, 4001)
+    y = compand(x)
+    assert (y.diff() >= 0).all() and torch.equal(y, -compand(-x)) and y.abs().max() <= 5
+    assert torch.equal(y * 32, (y * 32).round())
+
+
+def test_later_passes_see_earlier_symbols_and_nothing_else():
+    """Changing the symbols of a pass must leave the parameters of that pass and of all earlier ones as they were."""
+    model = tiny_model(4)
+    prior, low = model.priors[0].eval(), 20 * torch.randn(1, 3, 8, 8)
+    step, t = torch.ones(1, 1, 1, 1), torch.zeros(1)
+
+    def run(changed: int) -> list[torch.Tensor]:
+        seen = []
+
+        def exchange(p, mean, raw):
+            seen.append(torch.cat([mean.flatten(), raw.flatten()]))
+            return torch.full_like(mean, 7.0 if len(seen) - 1 == changed else 0.0)
+
+        with torch.no_grad():
+            prior.code(low, step, t, exchange)
+        return seen
+
+    plain = run(-1)
+    for changed in range(len(prior.passes)):
+        other = run(changed)
+        assert all(torch.equal(a, b) for a, b in zip(plain[: changed + 1], other[: changed + 1], strict=True))
+        assert changed == len(plain) - 1 or not torch.equal(plain[changed + 1], other[changed + 1])
+
+
+def test_passes_cover_every_symbol_once():
+    model = tiny_model()
+    for prior in (*model.priors, model.top):
+        covered = sorted((c, number) for p in prior.passes for c in p.channels for number in p.phases)
+        assert covered == [(c, number) for c in range(prior.channels) for number in range(4)]
+
+
+# -------------------------------------------------------------------------------------------------------------- streams
+
+
+def test_tables_are_what_the_format_says():
+    cdfs, sizes, offsets = bitstream.tables()
+    assert len(cdfs) == 77
+    for cdf, size, offset in zip(cdfs[:-1], sizes, offsets, strict=False):
+        assert cdf[0] == 0 and cdf[-2:] == [65536, 65536] and size == len(cdf)
+        assert (np.diff(cdf[:-1]) > 0).all() and np.array_equal(np.diff(cdf[:-1]), np.diff(cdf[:-1])[::-1])
+        assert size == 2 * -offset + 3
+    # golden values: another machine must build the same tables
+    assert bitstream.zlib.crc32(repr(cdfs).encode()) == 0x7ed031cb
+    scale = 2.0 ** ((40 - 27) / 6)
+    k = -offsets[40]
+    expected = 1 / (1 + np.exp(-(np.arange(-k, k) + 0.5) / scale))
+    assert np.abs(np.array(cdfs[40][1:-2]) / 65536 - expected).max() < 2e-3
+
+
+def test_level_round_trip_with_escapes_and_segments(monkeypatch):
+    monkeypatch.setattr(bitstream, "SEGMENT", 100)
+    rng = np.random.default_rng(0)
+    index = rng.integers(0, 76, 730).astype(np.uint8)
+    symbols = np.round(rng.standard_cauchy(730) * 50).clip(-bitstream.LARGEST, bitstream.LARGEST).astype(np.int32)
+    encoder = bitstream.LevelEncoder()
+    encoder.put(symbols[:300], index[:300])
+    encoder.put(symbols[300:], index[300:])
+    decoder = bitstream.LevelDecoder(encoder.finish(), 730)
+    parts = [decoder.get(index[:555]), decoder.get(index[555:])]
+    decoder.finish()
+    assert np.array_equal(np.concatenate(parts), symbols)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 1, 3), (1, 70, 3), (33, 17), (5, 3, 1), (64, 40, 3)])
+def test_any_size(codec, shape):
+    image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    decoded = codec.decompress(codec.compress(image, 95))
+    assert decoded.dtype == np.uint8 and decoded.shape == (shape[:2] if len(shape) == 2 or shape[2] == 1 else shape)
+    assert np.abs(decoded.astype(int) - image.reshape(decoded.shape)).mean() < 1.5
+
+
+def test_quality_rises_with_bytes(codec):
+    image = photo()
+    streams = [codec.compress(image, quality) for quality in (1, 25, 50, 75, 100)]
+    errors = [np.square(codec.decompress(data).astype(float) - image).mean() for data in streams]
+    assert [len(data) for data in streams] == sorted(len(data) for data in streams)
+    assert errors == sorted(errors, reverse=True) and errors[-1] < 0.2  # 55 dB
+
+
+def test_float_images_are_rounded_to_8_bits(codec, stream):
+    x = torch.from_numpy(photo()).permute(2, 0, 1).float() / 255
+    assert codec.compress(x, 30) == codec.compress(x[None], 30) == stream
+
+
+@pytest.mark.parametrize(
+    "image",
+    [np.zeros((0, 3, 3), np.uint8), np.zeros((4, 4, 2), np.uint8), np.zeros((4, 4)), torch.full((3, 4, 4), 2.0)],
+)
+def test_refused_images(image):
+    with pytest.raises(UserError):
+        as_pixels(image)
+
+
+@pytest.mark.parametrize("quality", [0, 101, float("nan"), "high"])
+def test_refused_quality(codec, quality):
+    with pytest.raises(UserError, match="1..100"):
+        codec.compress(photo(), quality)
+
+
+def test_coding_again_changes_no_symbol(codec):
+    image = photo(48, 64)
+    for quality in (1, 30, 55):
+        data = codec.compress(image, quality)
+        assert codec.compress(codec.decompress(data), quality) == data
+
+
+def test_estimate_equals_bytes():
+    codec = Codec(tiny_model())
+    image = photo(160, 192)
+    for quality in (30, 60):
+        _, levels = bitstream.unpack(codec.compress(image, quality, stable=False))
+        estimated = sum(codec.estimate(image, quality)) / 8
+        assert sum(map(len, levels)) == pytest.approx(estimated, rel=0.02)
+
+
+def test_freezing_costs_little_rate():
+    model, image = tiny_model(5), photo(96, 96)
+    x = torch.from_numpy(image).permute(2, 0, 1)[None].float()
+    step = torch.tensor([10.0])
+    with torch.no_grad():
+        trained = float(sum(model(x, step, noise=False).bits))
+        frozen = float(sum(model.freeze()(x, step, noise=False).bits))
+    assert frozen == pytest.approx(trained, rel=0.01)
+
+
+def test_truncated_at_a_level(codec, stream):
+    header, levels = bitstream.unpack(stream)
+    assert len(levels) == 3
+    size = len(stream) - sum(header.lengths)
+    errors = []
+    for count, length in enumerate(header.lengths, 1):
+        size += length
+        decoded = codec.decompress(stream[:size])
+        assert np.array_equal(decoded, codec.decompress(stream, levels=count))
+        errors.append(np.square(decoded.astype(float) - photo()).mean())
+    assert errors == sorted(errors, reverse=True)
+    for wrong in (0, 4, 1.5):
+        with pytest.raises(UserError, match="levels"):
+            codec.decompress(stream, wrong)
+
+
+def test_dead_zone_saves_more_than_it_costs():
+    """At the same lambda the sum of rate and distortion falls."""
+    codec, image = Codec(tiny_model()), photo(128, 128)
+    step = codec.step_size(40)
+    costs = []
+    for dead_zone in (0.0, 1.0):
+        data = codec.compress(image, 40, stable=False, dead_zone=dead_zone)
+        error = np.square(codec.decompress(data).astype(float) - image).mean()
+        costs.append(8 * len(data) / 128**2 + 26 / step**2 * error)
+    assert costs[1] < costs[0]
+
+
+# -------------------------------------------------------------------------------------------------------- hostile input
+
+
+def test_mutations(codec, stream):
+    """2,000 random damages: each is noticed."""
+    rng = np.random.default_rng(0)
+    image = codec.decompress(stream)
+    for _ in range(2000):
+        data = bytearray(stream)
+        kind = rng.integers(5)
+        position = int(rng.integers(len(data)))
+        if kind == 0:
+            data[position] ^= 1 << int(rng.integers(8))
+        elif kind == 1:
+            del data[position : position + int(rng.integers(1, 9))]
+        elif kind == 2:
+            data[position:position] = rng.bytes(int(rng.integers(1, 9)))
+        elif kind == 3:
+            data = data[:position]
+        else:
+            length = int(rng.integers(1, 40))
+            data[position : position + length] = rng.bytes(len(data[position : position + length]))
+        if bytes(data) == stream:
+            continue
+        try:
+            header, levels = bitstream.unpack(bytes(data))
+        except BitstreamError:
+            continue
+        # only a cut that falls on the end of a level may pass
+        assert stream.startswith(bytes(data)) and len(levels) < 3
+        assert codec.decompress(bytes(data)).shape == image.shape
+
+
+def test_forged_levels_never_crash(codec, stream):
+    """Damaged levels with correct checksums reach the entropy decoder: an error, or an image, never more."""
+    rng = np.random.default_rng(1)
+    header, levels = bitstream.unpack(stream)
+    noticed = 0
+    for _ in range(60):
+        forged = [bytearray(level) for level in levels]
+        victim = forged[int(rng.integers(3))]
+        if rng.random() < 0.3:
+            victim[:] = rng.choice([b"\xff", b"\0"]) * int(rng.integers(0, 64))
+        else:
+            for _ in range(int(rng.integers(1, 6))):
+                victim[int(rng.integers(len(victim)))] = int(rng.integers(256))
+        try:
+            assert codec.decompress(bitstream.pack(header, [bytes(level) for level in forged])).shape == (48, 64, 3)
+        except BitstreamError:
+            noticed += 1
+    assert noticed > 50
+
+
+def test_huge_sizes_are_refused_before_any_work(codec, stream):
+    header, levels = bitstream.unpack(stream)
+    for width, height in ((2**31, 1), (20000, 20), (5000, 5000), (0, 4)):
+        forged = bitstream.Header(header.model, width, height, False, header.step, header.t, ())
+        with pytest.raises(BitstreamError):
+            codec.decompress(bitstream.pack(forged, levels))
+
+
+def test_foreign_streams_are_named(codec, stream):
+    with pytest.raises(BitstreamError, match="written by model"):
+        Codec(tiny_model(9)).decompress(stream)
+    with pytest.raises(BitstreamError, match="no stream"):
+        codec.decompress(b"\x89PNG" + stream)
+    with pytest.raises(BitstreamError, match="version 9"):
+        codec.decompress(stream[:4] + b"\x09" + stream[5:])
+    with pytest.raises(BitstreamError, match="follow the end"):
+        codec.decompress(stream + b"x")
+    with pytest.raises(BitstreamError):
+        codec.decompress(b"")
+
+
+# ------------------------------------------------------------------------------------------------------------- training
+
+
+def test_every_weight_gets_a_gradient():
+    model = tiny_model()
+    x = torch.rand(2, 3, 32, 32) * 255
+    for cut in range(model.depth):
+        estimate = model(x, torch.tensor([1.0, 40.0]), cut)
+        (sum(estimate.bits).mean() + estimate.decoded.square().mean() + estimate.truncated.square().mean()).backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()] == []
+
+
+@torch.no_grad()
+def test_training_sees_what_the_decoder_will_show():
+    """Estimate and stream agree in the whole image and in x_tilde, without a dead zone."""
+    codec, image = Codec(tiny_model()), photo()
+    data = codec.compress(image, 50, stable=False, dead_zone=0)
+    x, step = torch.from_numpy(image).permute(2, 0, 1)[None].float(), torch.tensor([codec.step_size(50)])
+    for cut, levels in ((0, 2), (1, 1)):
+        estimate = codec.model(x, step, cut, noise=False)
+        decoded = codec.decompress(data, levels), codec.decompress(data)
+        for ours, theirs in zip((estimate.truncated, estimate.decoded), decoded, strict=True):
+            assert np.array_equal(ours[0].round().clamp(0, 255).permute(1, 2, 0).numpy(), theirs)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"hidden": (8,)}, "same number"),
+        ({"step_range": (4.0, 2.0)}, "step_range"),
+        ({"crop": 20}, "multiple of 8"),
+        ({"steps": (0, 1)}, "1..16"),
+    ],
+)
+def test_refused_configs(changes, message):
+    with pytest.raises(ValueError, match=message):
+        tiny_config(**changes)

@@ -1,0 +1,218 @@
+"""Chapter 5 around the codec: command line, baselines, measurements, training tasks."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from test_compression import TRAIN, photo, tiny_config, tiny_model
+
+from lib import training
+from lib.compression import __main__ as command
+from lib.compression import baselines, codec, evaluate, tasks
+from lib.compression.codec import Codec
+from lib.compression.config import ChapterConfig
+from lib.config import config_hash
+from lib.errors import UserError, command_line
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Codec:
+    return Codec(tiny_model())
+
+
+# -------------------------------------------------------------------------------------------------------- command line
+
+
+@pytest.fixture
+def run(tiny, monkeypatch, tmp_path, capsys):
+    """``run("encode", …)`` is the command with the tiny codec: (exit code, stdout, stderr)."""
+    monkeypatch.setattr(codec, "load", lambda preset, device: tiny)
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(photo()).save("in.png")
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["lib.compression", *map(str, arguments)])
+        try:
+            command_line(command.main)
+            code = 0
+        except SystemExit as leaving:
+            code = leaving.code
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def test_encode_info_decode(run, tiny, tmp_path):
+    code, out, err = run("encode", "in.png", "x.flow", "--quality", 40, "--json")
+    data = (tmp_path / "x.flow").read_bytes()
+    report = json.loads(out)
+    assert code == 0 and data == tiny.compress(photo(), 40) and "encoding 64 x 48" in err
+    assert report["bytes"] == len(data) and report["bpp"] == pytest.approx(8 * len(data) / (64 * 48), abs=1e-4)
+    assert report["psnr"] > 30 and report["seconds"] > 0
+    code, out, _ = run("info", "x.flow", "--json")
+    info = json.loads(out)
+    assert code == 0 and (info["width"], info["height"], info["channels"], info["levels"]) == (64, 48, 3, 3)
+    assert sum(info["bytes_per_level"]) < info["bytes"] == len(data)
+    assert run("decode", "x.flow", "out.png", "--json")[0] == 0
+    assert np.array_equal(np.array(Image.open(tmp_path / "out.png")), tiny.decompress(data))
+    assert run("decode", "x.flow", "coarse.png", "--levels", 1)[0] == 0
+    assert np.array_equal(np.array(Image.open(tmp_path / "coarse.png")), tiny.decompress(data, 1))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("encode", "none.png", "x.flow"), "does not exist"),
+        (("encode", "in.png", "x.flow", "--quality", "0"), "1..100"),
+        (("encode", "in.png", "in.png/x.flow"), "cannot write"),
+        (("decode", "in.png", "out.png"), "no stream"),
+        (("decode", "in.png", "out.jpg"), "lose nothing"),
+        (("info", "/dev/zero"), "no stream"),
+        (("encode",), "--help"),
+        (("polish", "in.png"), "--help"),
+    ],
+)
+def test_errors_are_one_line(run, tmp_path, arguments, message):
+    code, out, err = run(*arguments)
+    assert code == 2 and not out and err.splitlines()[-1].startswith("error: ") and message in err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.png"]
+
+
+def test_images_that_are_refused(run, tmp_path):
+    Image.new("RGBA", (4, 4)).save(tmp_path / "alpha.png")
+    assert "mode RGBA" in run("encode", "alpha.png", "x.flow")[2]
+    (tmp_path / "cut.png").write_bytes((tmp_path / "in.png").read_bytes()[:300])
+    assert run("encode", "cut.png", "x.flow")[0] == 2
+    (tmp_path / "text.png").write_text("no image")
+    assert "no image" in run("encode", "text.png", "x.flow")[2]
+
+
+# ----------------------------------------------------------------------------------------------------------- baselines
+
+
+@pytest.mark.parametrize("name", sorted(baselines.classical()))
+def test_classical_baselines(name):
+    """Odd sizes come back, more bytes give less error, and chroma is not subsampled."""
+    baseline, image = baselines.classical()[name], photo(45, 63)
+    image[:, ::2, 0] = 40  # a red pattern of single columns, which 4:2:0 would blur
+    sizes, errors = [], []
+    for quality in (baseline.qualities[1], baseline.qualities[-2]):
+        data = baseline.encode(image, quality)
+        decoded = baseline.decode(data)
+        assert decoded.shape == image.shape and decoded.dtype == np.uint8
+        sizes.append(len(data))
+        errors.append(np.square(decoded.astype(float) - image).mean())
+    assert sizes[0] < sizes[1] and errors[0] > errors[1]
+    if name != "WebP":  # its lossy mode knows 4:2:0 only
+        assert errors[1] < 30
+
+
+def test_flow_is_a_baseline_too(tiny):
+    points = evaluate.rate_distortion([baselines.flow(tiny, (20, 60))], [("a", photo()), ("b", photo(seed=1))])
+    curve = evaluate.mean_curves(points)
+    assert len(points) == 4 and list(curve["quality"]) == [20, 60] and curve["psnr"].is_monotonic_increasing
+    assert points["bpp"].iloc[0] == 8 * points["bytes"].iloc[0] / (48 * 64)
+
+
+# -------------------------------------------------------------------------------------------------------- measurements
+
+
+def test_bd_rate_of_curves_a_factor_apart():
+    bpp = np.array([0.2, 0.4, 0.8, 1.6, 3.2])
+    anchor = pd.DataFrame({"bpp": bpp, "psnr": 25 + 6 * np.log2(bpp / 0.2)})
+    half = anchor.assign(bpp=anchor["bpp"] / 2)
+    assert evaluate.bd_rate(anchor, half, 28, 45) == pytest.approx(-50)
+    assert evaluate.bd_rate(half, anchor, 28, 45) == pytest.approx(100)
+    assert np.isnan(evaluate.bd_rate(anchor, half, 60, 70))
+
+
+def test_generations_of_the_flow_stand_still(tiny):
+    rows = evaluate.generations(baselines.flow(tiny), [("a", photo())], 40, 4, tiny)
+    assert list(rows["generation"]) == [1, 2, 3, 4]
+    assert rows["psnr"].nunique() == 1 and not rows["changed"].any()
+
+
+def test_progressive_adds_up(tiny):
+    data = tiny.compress(photo(), 40)
+    shown = evaluate.progressive(tiny, data, photo())
+    assert [entry["levels"] for entry in shown] == [1, 2, 3] and shown[-1]["bytes"] == len(data)
+    assert shown[0]["psnr"] < shown[-1]["psnr"] and np.array_equal(shown[-1]["image"], tiny.decompress(data))
+
+
+# ------------------------------------------------------------------------------------------------------------ training
+
+
+@pytest.fixture
+def chapter(monkeypatch) -> ChapterConfig:
+    photos = [(f"photo{seed}", photo(96, 112, seed)) for seed in range(4)]
+    monkeypatch.setattr(tasks, "training_photos", lambda name: photos[:3])
+    monkeypatch.setattr(tasks, "held_out", lambda: photos[3:])
+    learned = {"channels": 8, "latent": 8, "lambdas": (0.01, 0.02, 0.05), "crop": 64, "train": TRAIN | {"steps": 2}}
+    return ChapterConfig.model_validate(
+        {"training_set": "embedded", "evaluation_crop": 64, "codec": tiny_config(), "ablation": tiny_config(),
+         "learned": learned}
+    )  # fmt: skip
+
+
+def test_codec_learns(chapter, tmp_path):
+    task = tasks.make("codec", chapter, 0)
+    result = training.train(task, device="cpu", run_dir=tmp_path / "run", quiet=True)
+    assert result.steps == 10 and {"bpp", "psnr"} <= set(result.log)
+    assert result.metrics["bpp_step2"] > result.metrics["bpp_step32"]
+    assert result.metrics["psnr_step2"] > result.metrics["psnr_step32"]
+    trained = Codec(task.model)
+    assert trained.decompress(trained.compress(photo(), 50)).shape == (48, 64, 3)
+
+
+@pytest.mark.parametrize("architecture", tasks.ARCHITECTURES)
+def test_learned_baselines_train_and_code(chapter, tmp_path, architecture):
+    task = tasks.make(f"{architecture}_1", chapter, 0)
+    result = training.train(task, device="cpu", run_dir=tmp_path / "run", quiet=True)
+    assert result.metrics["bpp"] > 0
+    again = tasks.make(f"{architecture}_1", chapter, 1)
+    again.load_weights(task.weights())
+    baseline = baselines.learned(architecture, [again.model])
+    data = baseline.encode(photo(), 0)
+    assert baseline.decode(data).shape == (48, 64, 3) and len(data) > 12
+
+
+def test_crops_are_a_function_of_seed_and_step(chapter):
+    first, second, other = (tasks.make("codec", chapter, seed) for seed in (0, 0, 1))
+    for task in (first, second, other):
+        task.setup_data(torch.device("cpu"))
+    assert torch.equal(first.batch(7), second.batch(7)) and not torch.equal(first.batch(7), other.batch(7))
+    assert torch.equal(torch.cat([first.batch(7, rank, 2) for rank in (0, 1)]), first.batch(7))
+    assert not torch.equal(first.batch(7), first.batch(8)) and first.batch(0).shape == (2, 3, 32, 32)
+
+
+def test_every_ablation_is_another_config(chapter):
+    hashes = {variant: config_hash(tasks.ablated(chapter.ablation, variant)) for variant in tasks.ABLATIONS}
+    del hashes["two_factor_outs"]  # the tiny model has two levels already
+    assert len(set(hashes.values())) == len(hashes)
+    assert len({tasks.make(name, chapter, 0).name for name in tasks.MODELS}) == len(tasks.MODELS)
+
+
+def test_held_out_photos_are_never_trained_on():
+    trained = {name for name, _ in tasks.training_photos("embedded")}
+    kept = {name for name, _ in tasks.held_out()}
+    assert "kodim23" in kept and not trained & kept and len(trained) == 7 and len(kept) == 5
+
+
+def test_missing_checkpoint_says_how_to_train(monkeypatch):
+    monkeypatch.setattr(training, "make_task", lambda *arguments: tasks.make("codec", chapter_of_nothing(), 0))
+    with pytest.raises(UserError, match="python -m lib.training compression.codec --preset laptop"):
+        codec.load("laptop")
+
+
+def chapter_of_nothing() -> ChapterConfig:
+    learned = {"channels": 8, "latent": 8, "lambdas": (0.01, 0.02, 0.05), "crop": 64, "train": TRAIN}
+    config = tiny_config(step_range=(1.0, 77.0))
+    return ChapterConfig.model_validate(
+        {"training_set": "embedded", "evaluation_crop": 64, "codec": config, "ablation": config, "learned": learned}
+    )
