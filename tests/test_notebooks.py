@@ -39,7 +39,7 @@ def chapter(request):
 
 def test_there_is_a_preset_file_for_every_notebook():
     assert CHAPTERS
-    assert set(CHAPTERS) == set(config.chapters())
+    assert set(CHAPTERS) <= set(config.chapters())  # a chapter's models may be there before its notebook
     for name in CHAPTERS:
         for preset in config.PRESETS:
             config.load(name, preset)
