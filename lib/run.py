@@ -277,17 +277,21 @@ class _Signals:
 
 
 @contextlib.contextmanager
-def kernel_environment(figures: Path) -> Iterator[None]:
-    """What the kernel sees: where figures go, static widgets, nothing read from or left in the home folder."""
-    with tempfile.TemporaryDirectory() as ipython:
-        profile = Path(ipython) / "profile_default"
-        profile.mkdir()
+def kernel_environment(figures: Path, own_runs: bool = True) -> Iterator[None]:
+    """What the kernel sees: where figures go, static widgets, nothing read from or left in the home folder.
+
+    Without ``own_runs`` it has only the shipped checkpoints, as in a fresh clone.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        profile = Path(folder) / "ipython" / "profile_default"
+        profile.mkdir(parents=True)
         # the kernel advises encryption on its loopback sockets; a reader of the log can do nothing with that
         (profile / "ipython_kernel_config.py").write_text("get_config().IPKernelApp.log_level = 'ERROR'\n")
         changes = {
             "GMMP_FIGURES": str(figures),
             "GMMP_HEADLESS": "1",
-            "IPYTHONDIR": ipython,
+            "GMMP_RUNS": str(paths.runs() if own_runs else Path(folder) / "runs"),
+            "IPYTHONDIR": str(Path(folder) / "ipython"),
             "JUPYTER_PREFER_ENV_PATH": "1",
             "PYTHONPATH": os.pathsep.join(filter(None, [str(paths.ROOT), os.environ.get("PYTHONPATH")])),
         }
@@ -348,7 +352,8 @@ def staged_figures(chapter: str, target: Path) -> Iterator[tuple[Path, dict[str,
 def execute(chapter: str, parameters: config.NotebookParameters, *, update: bool = False) -> dict[str, Any]:
     """Execute a chapter in this Python's own kernel and return the record that is also written to ``runs/done``.
 
-    With ``update`` the clean result also replaces the notebook under ``notebooks/``.
+    With ``update`` only shipped checkpoints are loaded, and the clean result also replaces the notebook under
+    ``notebooks/``.
 
     Raises:
         ChapterFailed, Interrupted: the executed notebook up to there is kept and named.
@@ -371,7 +376,7 @@ def execute(chapter: str, parameters: config.NotebookParameters, *, update: bool
     before = recipe(chapter, parameters)
     print(f"{chapter} ({variant(parameters)}): executing", file=sys.stderr)
     start = time.monotonic()
-    with staged_figures(chapter, target) as (staging, written), kernel_environment(staging):
+    with staged_figures(chapter, target) as (staging, written), kernel_environment(staging, own_runs=not update):
         with PeakMemory() as memory, _Signals() as signals:
             try:
                 notebook = papermill.execute_notebook(

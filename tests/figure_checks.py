@@ -17,15 +17,29 @@ _NUMBER = re.compile(r"[-+−]?(?:\d[\d,]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 _VOLATILE = re.compile(r"(^|[_ ])(seconds|ms|minutes|hours|device|threads|memory|per_second)($|[_ ])", re.IGNORECASE)
 
 
-def _close(left: str, right: str, rtol: float, atol: float) -> bool:
-    """Same text apart from numbers, and numbers that are close (NaN equals NaN)."""
+def _value(number: str) -> float:
+    return float(number.replace(",", "").replace("−", "-"))
+
+
+def _last_digit(number: str, follows: str) -> float:
+    """What one unit of the last printed digit is worth; nothing for whole numbers, which may be counts."""
+    mantissa, _, exponent = number.lower().partition("e")
+    decimals = len(mantissa.partition(".")[2])
+    return 10.0 ** (int(exponent or 0) - decimals) if decimals or exponent or follows.startswith("%") else 0.0
+
+
+def close(left: str, right: str, rtol: float = RTOL, atol: float = ATOL, printed: bool = False) -> bool:
+    """Same text apart from numbers, and numbers that are close (NaN equals NaN).
+
+    ``printed``: numbers were rounded for a reader, so the last digit may differ by one.
+    """
     if _NUMBER.sub("#", left) != _NUMBER.sub("#", right):
         return False
-    pairs = zip(_NUMBER.findall(left), _NUMBER.findall(right), strict=True)
-    return all(
-        math.isclose(float(a), float(b), rel_tol=rtol, abs_tol=atol)
-        for a, b in ((a.replace(",", "").replace("−", "-"), b.replace(",", "").replace("−", "-")) for a, b in pairs)
-    )
+    for a, b in zip(_NUMBER.finditer(left), _NUMBER.finditer(right), strict=True):
+        unit = 1.001 * _last_digit(a[0], left[a.end() :]) if printed else 0.0
+        if not math.isclose(_value(a[0]), _value(b[0]), rel_tol=rtol, abs_tol=max(atol, unit)):
+            return False
+    return True
 
 
 def table_problems(
@@ -43,7 +57,7 @@ def table_problems(
         f"{committed.name}, row {number}, {left[0][i]!r}: {b[i]}, it was {a[i]}"
         for number, (a, b) in enumerate(zip(left[1:], right[1:], strict=True), 1)
         for i in compared
-        if not _close(a[i], b[i], rtol, atol)
+        if not close(a[i], b[i], rtol, atol)
     ][:5]
 
 
@@ -55,5 +69,5 @@ def text_problems(committed: Path, fresh: Path, rtol: float = RTOL, atol: float 
     return [
         f"{committed.name}, line {number}: {b!r}, it was {a!r}"
         for number, (a, b) in enumerate(zip(left, right, strict=True), 1)
-        if not _close(re.sub(r"[ -]{2,}", " ", a), re.sub(r"[ -]{2,}", " ", b), rtol, atol)
+        if not close(re.sub(r"[ -]{2,}", " ", a), re.sub(r"[ -]{2,}", " ", b), rtol, atol, printed=True)
     ][:5]
