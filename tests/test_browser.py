@@ -117,6 +117,9 @@ def run_all(page, last) -> None:
 
 def move(page, cell) -> None:
     """Change the first widget: a slider by the keyboard, a menu by its next entry, a check box by a click."""
+    # the picture may stand before the widgets do
+    any_widget = ".noUi-handle, .widget-dropdown select, .widget-checkbox input, .widget-toggle-button"
+    cell.locator(any_widget).first.wait_for(timeout=120_000)
     slider, menu = cell.locator(".noUi-handle"), cell.locator(".widget-dropdown select")
     if slider.count():
         slider.first.focus()

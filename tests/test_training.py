@@ -25,6 +25,15 @@ TIMES = ["seconds", "images_per_second"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Runs are the same bit for bit with the same number of threads: here the one of the processes they start."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def run(task, **settings):
     return training.train(task, device="cpu", quiet=True, **settings)
 
