@@ -65,7 +65,8 @@ def jupyterlab(folder: Path) -> Iterator[str]:
     """A server on a free port, with its settings, kernels and runtime files in ``folder``; yields its URL."""
     (folder / "settings").mkdir()
     (folder / "settings" / "overrides.json").write_text(json.dumps(SETTINGS))
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("GMMP_", "JUPYTER", "PYTEST_"))}
+    ours = ("GMMP_", "JUPYTER", "PYTEST_")  # any of them could say that nobody is there to move a widget
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     for name in ("CONFIG_DIR", "DATA_DIR", "RUNTIME_DIR"):
         environment[f"JUPYTER_{name}"] = str(folder / name.lower())
     environment |= {
