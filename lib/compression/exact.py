@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -39,20 +40,35 @@ LIMIT = 2**24  # float32 holds every integer up to here
 TOP = 255  # largest activation, in units
 
 
+class _Grid(torch.autograd.Function):
+    """``x`` rounded to multiples of `UNIT` and clamped to [low, high] of them, in one pass each way.
+
+    ``passes``: the gradient passes everywhere; otherwise only where ``x`` lies inside, as a ReLU's does.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, low: int, high: int, passes: bool) -> Tensor:
+        ctx.bounds = low * UNIT, high * UNIT
+        ctx.save_for_backward(*(() if passes else (x,)))
+        return torch.round(x * (1 / UNIT)).clamp_(low, high).mul_(UNIT)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        if ctx.saved_tensors:
+            gradient = torch.ops.aten.hardtanh_backward(gradient, ctx.saved_tensors[0], *ctx.bounds)
+        return gradient, None, None, None
+
+
 def to_grid(x: Tensor, largest: int) -> Tensor:
     """``x`` rounded to multiples of `UNIT` and clamped to ``largest`` of them; the gradient passes straight through."""
-    rounded = torch.round(x.detach() * (1 / UNIT)).clamp_(-largest, largest).mul_(UNIT)
-    return x + (rounded - x).detach() if x.requires_grad else rounded
+    return _Grid.apply(x, -largest, largest, True)
 
 
 class StepReLU(nn.Module):
     """min(max(x, 0), 255 units) on the grid: 256 values, one byte."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if not x.requires_grad:
-            return torch.round(x * (1 / UNIT)).clamp_(0, TOP).mul_(UNIT)
-        clamped = x.clamp(0, TOP * UNIT)
-        return clamped + (torch.round(clamped.detach() * (1 / UNIT)) * UNIT - clamped.detach())
+        return _Grid.apply(x, 0, TOP, False)
 
 
 class FixedConv2d(nn.Conv2d):

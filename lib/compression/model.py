@@ -185,9 +185,9 @@ def conditioning(step: Tensor) -> Tensor:
 
 def compand(x: Tensor) -> Tensor:
     """Odd, concave, roughly logarithmic map of (-inf, inf) to (-5, 5), from clamps only, on the grid."""
-    total = x.clamp(-1, 1)
+    total = F.hardtanh(x)  # clamp, with a faster gradient
     for reach in (4.0, 16.0, 64.0, 256.0):
-        total = total + x.clamp(-reach, reach) * (1 / reach)
+        total = total + F.hardtanh(x, -reach, reach) * (1 / reach)
     return to_grid(total, SYMBOL_TOP)
 
 
