@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 
@@ -14,9 +15,9 @@ from test_compression import TRAIN, photo, tiny_config, tiny_model
 
 from lib import training
 from lib.compression import __main__ as command
-from lib.compression import baselines, codec, evaluate, tasks
+from lib.compression import baselines, codec, evaluate, study, tasks
 from lib.compression.codec import Codec
-from lib.compression.config import ChapterConfig
+from lib.compression.config import ChapterConfig, CodecConfig
 from lib.config import config_hash
 from lib.errors import UserError, command_line
 
@@ -132,6 +133,22 @@ def test_bd_rate_of_curves_a_factor_apart():
     assert np.isnan(evaluate.bd_rate(anchor, half, 60, 70))
 
 
+def test_generations_stop_encoding_once_a_stream_repeats():
+    asked = []
+
+    def encode(image, quality):
+        asked.append(quality)
+        return bytes([max(0, int(image[0, 0, 0]) - 1)])  # darker each time, until black
+
+    def decode(stream):
+        return np.full((8, 8, 3), stream[0], np.uint8)
+
+    codec = baselines.Baseline("darker", (1,), "", encode, decode)
+    rows = evaluate.generations(codec, [("a", np.full((8, 8, 3), 3, np.uint8))], 1, 9)
+    assert len(asked) == 4 and len(rows) == 9  # 3 -> 2 -> 1 -> 0 -> 0
+    assert rows["psnr"].is_monotonic_decreasing and rows["psnr"][2:].nunique() == 1
+
+
 def test_generations_of_the_flow_stand_still(tiny):
     rows = evaluate.generations(baselines.flow(tiny), [("a", photo())], 40, 4, tiny)
     assert list(rows["generation"]) == [1, 2, 3, 4]
@@ -145,6 +162,23 @@ def test_progressive_adds_up(tiny):
     assert shown[0]["psnr"] < shown[-1]["psnr"] and np.array_equal(shown[-1]["image"], tiny.decompress(data))
 
 
+def test_stored_curves_are_loaded_and_follow_their_settings(tiny, monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("GMMP_RUNS", str(tmp_path))
+    monkeypatch.setattr(study, "photographs", lambda name: [("a", photo())])
+    flow = baselines.flow(tiny, (20, 60))
+    first = study.curves([flow], "crops", perceptual=False)
+    again = study.curves([flow], "crops", perceptual=False)
+    pd.testing.assert_frame_equal(first, again)
+    assert "loaded" in capsys.readouterr().out
+    study.curves([dataclasses.replace(flow, qualities=(20, 70))], "crops", perceptual=False)
+    assert "qualities" in capsys.readouterr().out
+
+
+def test_nearest_quality():
+    curve = pd.DataFrame({"quality": [1, 2, 3], "psnr": [28.0, 33.0, 41.0]})
+    assert study.nearest_quality(curve, 34) == 2
+
+
 # ------------------------------------------------------------------------------------------------------------ training
 
 
@@ -153,11 +187,7 @@ def chapter(monkeypatch) -> ChapterConfig:
     photos = [(f"photo{seed}", photo(96, 112, seed)) for seed in range(4)]
     monkeypatch.setattr(tasks, "training_photos", lambda name: photos[:3])
     monkeypatch.setattr(tasks, "held_out", lambda: photos[3:])
-    learned = {"channels": 8, "latent": 8, "lambdas": (0.01, 0.02, 0.05), "crop": 64, "train": TRAIN | {"steps": 2}}
-    return ChapterConfig.model_validate(
-        {"training_set": "embedded", "evaluation_crop": 64, "codec": tiny_config(), "ablation": tiny_config(),
-         "learned": learned}
-    )  # fmt: skip
+    return chapter_of(tiny_config())
 
 
 def test_codec_learns(chapter, tmp_path):
@@ -177,7 +207,7 @@ def test_learned_baselines_train_and_code(chapter, tmp_path, architecture):
     assert result.metrics["bpp"] > 0
     again = tasks.make(f"{architecture}_1", chapter, 1)
     again.load_weights(task.weights())
-    baseline = baselines.learned(architecture, [again.model])
+    baseline = baselines.learned(architecture, [again.model], "untrained")
     data = baseline.encode(photo(), 0)
     assert baseline.decode(data).shape == (48, 64, 3) and len(data) > 12
 
@@ -205,14 +235,14 @@ def test_held_out_photos_are_never_trained_on():
 
 
 def test_missing_checkpoint_says_how_to_train(monkeypatch):
-    monkeypatch.setattr(training, "make_task", lambda *arguments: tasks.make("codec", chapter_of_nothing(), 0))
+    other = chapter_of(tiny_config(step_range=(1.0, 77.0)))
+    monkeypatch.setattr(training, "make_task", lambda *arguments: tasks.make("codec", other, 0))
     with pytest.raises(UserError, match="python -m lib.training compression.codec --preset laptop"):
         codec.load("laptop")
 
 
-def chapter_of_nothing() -> ChapterConfig:
-    learned = {"channels": 8, "latent": 8, "lambdas": (0.01, 0.02, 0.05), "crop": 64, "train": TRAIN}
-    config = tiny_config(step_range=(1.0, 77.0))
-    return ChapterConfig.model_validate(
-        {"training_set": "embedded", "evaluation_crop": 64, "codec": config, "ablation": config, "learned": learned}
-    )
+def chapter_of(config: CodecConfig) -> ChapterConfig:
+    learned = {"channels": 8, "latent": 8, "lambdas": (0.01, 0.02, 0.05), "crop": 64, "train": TRAIN | {"steps": 2}}
+    evaluation = {"image_sets": ("crops",), "baselines": ("JPEG",), "perceptual": False, "generations": 2}
+    sizes = {"codec": config, "ablation": config, "learned": learned}
+    return ChapterConfig.model_validate({"training_set": "embedded", "evaluation_crop": 64, **evaluation, **sizes})

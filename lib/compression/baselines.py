@@ -27,12 +27,14 @@ class Baseline:
     Attributes:
         name: as in the figures.
         qualities: from the lowest rate to the highest, in the codec's own units.
+        settings: all that decides what `encode` writes: of a coder its options, of a model its hash.
         encode: ``(image, quality) -> bytes``.
         decode: ``bytes -> image``.
     """
 
     name: str
     qualities: tuple[float, ...]
+    settings: str
     encode: Callable[[np.ndarray, float], bytes]
     decode: Callable[[bytes], np.ndarray]
 
@@ -114,7 +116,7 @@ def _vvc_encode(image: np.ndarray, quality: float) -> bytes:
         source.write_bytes(tall.tobytes() + np.full(tall.size // 2, 512, "<u2").tobytes())
         _run(
             ["-f", "rawvideo", "-pix_fmt", "yuv420p10le", "-s", f"{tall.shape[1]}x{tall.shape[0]}", "-i", str(source)]
-            + ["-frames:v", "1", "-c:v", "libvvenc", "-preset", "medium", "-qp", str(int(quality)), "-qpa", "0"]
+            + ["-frames:v", "1", "-c:v", "libvvenc", "-preset", "fast", "-qp", str(int(quality)), "-qpa", "0"]
             + ["-threads", "1", "-f", "vvc", str(target)]
         )
         # the raw stream does not know the size of the unpadded image
@@ -139,40 +141,52 @@ def classical() -> dict[str, Baseline]:
     found = [
         Baseline(
             "JPEG",
-            (5, 10, 20, 35, 50, 65, 80, 90, 95, 98, 100),
+            (5, 10, 20, 35, 50, 70, 85, 95, 100),
+            "Pillow, 4:4:4, optimised Huffman tables",
             _pillow("JPEG", lambda q: {"quality": int(q), "subsampling": 0, "optimize": True}),
             _pillow_decode,
         ),
         Baseline(
             "JPEG 2000",  # quality is the rate in bits per pixel
-            (0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.5, 6.0, 9.0),
+            (0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.5, 4.0, 6.0, 9.0),
+            "Pillow (OpenJPEG), irreversible wavelet, multi-component transform",
             _pillow("JPEG2000", lambda q: {"quality_layers": [24 / q], "irreversible": True, "mct": 1}),
             _pillow_decode,
         ),
         Baseline(
             "WebP",
-            (1, 10, 25, 50, 75, 90, 95, 100),
+            (1, 15, 40, 65, 85, 100),
+            "Pillow (libwebp), method 6; its chroma is always 4:2:0",
             _pillow("WEBP", lambda q: {"quality": int(q), "method": 6}),
             _pillow_decode,
         ),
         Baseline(
             "AVIF",
-            (10, 25, 40, 50, 60, 70, 80, 90, 95, 99),
+            (10, 25, 40, 55, 70, 82, 92, 99),
+            "Pillow (libavif), 4:4:4, speed 4",
             _pillow("AVIF", lambda q: {"quality": int(q), "subsampling": "4:4:4", "speed": 4}),
             _pillow_decode,
         ),
-        Baseline("HEVC", (5, 15, 25, 35, 45, 55, 65, 75, 85, 95, 100), _heif_encode, _heif_decode),
+        Baseline(
+            "HEVC",
+            (5, 15, 25, 35, 45, 57, 70, 85, 100),
+            "pillow-heif (x265), intra, 4:4:4",
+            _heif_encode,
+            _heif_decode,
+        ),
     ]
     if has_vvc():
-        found.append(Baseline("VVC", (47, 42, 37, 32, 27, 22, 17, 12, 7, 2), _vvc_encode, _vvc_decode))
+        how = "imageio-ffmpeg (libvvenc, preset fast), intra, 10 bits, Y, Cb and Cr as three planes of luma"
+        found.append(Baseline("VVC", (47, 42, 37, 32, 27, 22, 16), how, _vvc_encode, _vvc_decode))
     return {baseline.name: baseline for baseline in found}
 
 
-def learned(name: str, models: list[Any]) -> Baseline:
+def learned(name: str, models: list[Any], settings: str) -> Baseline:
     """Trained CompressAI models as one codec: quality is the index of the model, its lambda rising.
 
     Args:
         models: ``task.model`` of trained `lib.compression.tasks.LearnedTask`, on the CPU.
+        settings: names their weights, see `Baseline`.
     """
     import torch
     import torch.nn.functional as F
@@ -204,9 +218,16 @@ def learned(name: str, models: list[Any]) -> Baseline:
         pixels = (x[0, :, :height, :width].clamp(0, 1) * 255).round().to(torch.uint8)
         return np.ascontiguousarray(pixels.permute(1, 2, 0).numpy())
 
-    return Baseline(name, tuple(range(len(models))), encode, decode)
+    return Baseline(name, tuple(range(len(models))), settings, encode, decode)
+
+
+def learned_family(architecture: str, tasks: list[Any], weights: list[Any]) -> Baseline:
+    """Our trained models of one CompressAI architecture: ``tasks`` with their weights, as `train_or_load` gave them."""
+    titles = {"factorized": "factorized prior", "hyperprior": "hyperprior", "mean_scale": "mean-scale hyperprior"}
+    models = [task.model.float().cpu() for task in tasks]
+    return learned(titles[architecture], models, ", ".join(found.config_hash for found in weights))
 
 
 def flow(codec: Any, qualities: tuple[float, ...] = (1, 8, 15, 22, 30, 38, 46, 54, 62, 70, 80, 90, 100)) -> Baseline:
     """Our codec behind the same interface."""
-    return Baseline("Flow", qualities, lambda image, quality: codec.compress(image, quality), codec.decompress)
+    return Baseline("flow codec", qualities, f"model {codec.id.hex()}", codec.compress, codec.decompress)

@@ -65,6 +65,12 @@ class ChapterConfig(Config):
 
     training_set: Literal["embedded", "cq100", "clic2020", "div2k"] = Field(description="photographs to train on")
     evaluation_crop: int = Field(ge=16, description="held-out photos are cropped to at most this side while validating")
+    image_sets: tuple[Literal["kodak", "held-out", "crops"], ...] = Field(
+        min_length=1, description="photographs that codecs are compared on, the main set first"
+    )
+    baselines: tuple[str, ...] = Field(description="classical codecs to compare with, by name")
+    perceptual: bool = Field(description="measure LPIPS, too")
+    generations: int = Field(ge=2, description="how often images are encoded again")
     codec: CodecConfig
     ablation: CodecConfig
     learned: LearnedConfig
