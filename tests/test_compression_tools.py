@@ -150,7 +150,7 @@ def test_generations_stop_encoding_once_a_stream_repeats():
 
 
 def test_generations_of_the_flow_stand_still(tiny):
-    rows = evaluate.generations(baselines.flow(tiny), [("a", photo())], 40, 4, tiny)
+    rows = evaluate.generations(baselines.flow(tiny, (40,)), [("a", photo())], 40, 4, tiny)
     assert list(rows["generation"]) == [1, 2, 3, 4]
     assert rows["psnr"].nunique() == 1 and not rows["changed"].any()
 
@@ -244,5 +244,6 @@ def test_missing_checkpoint_says_how_to_train(monkeypatch):
 def chapter_of(config: CodecConfig) -> ChapterConfig:
     learned = {"channels": 8, "latent": 8, "lambdas": (0.01, 0.02, 0.05), "crop": 64, "train": TRAIN | {"steps": 2}}
     evaluation = {"image_sets": ("crops",), "baselines": ("JPEG",), "perceptual": False, "generations": 2}
+    evaluation["qualities"] = (10, 30, 50, 70, 90)
     sizes = {"codec": config, "ablation": config, "learned": learned}
     return ChapterConfig.model_validate({"training_set": "embedded", "evaluation_crop": 64, **evaluation, **sizes})

@@ -228,6 +228,6 @@ def learned_family(architecture: str, tasks: list[Any], weights: list[Any]) -> B
     return learned(titles[architecture], models, ", ".join(found.config_hash for found in weights))
 
 
-def flow(codec: Any, qualities: tuple[float, ...] = (1, 8, 15, 22, 30, 38, 46, 54, 62, 70, 80, 90, 100)) -> Baseline:
+def flow(codec: Any, qualities: tuple[float, ...], name: str = "flow codec") -> Baseline:
     """Our codec behind the same interface."""
-    return Baseline("flow codec", qualities, f"model {codec.id.hex()}", codec.compress, codec.decompress)
+    return Baseline(name, qualities, f"model {codec.id.hex()}", codec.compress, codec.decompress)

@@ -70,6 +70,7 @@ class ChapterConfig(Config):
     )
     baselines: tuple[str, ...] = Field(description="classical codecs to compare with, by name")
     perceptual: bool = Field(description="measure LPIPS, too")
+    qualities: tuple[float, ...] = Field(min_length=5, description="of the flow codec where curves are measured")
     generations: int = Field(ge=2, description="how often images are encoded again")
     codec: CodecConfig
     ablation: CodecConfig

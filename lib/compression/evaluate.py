@@ -15,6 +15,8 @@ from lib import metrics
 from lib.compression.baselines import Baseline
 from lib.compression.codec import Codec
 
+LOSSLESS = 100.0  # dB: what identical images count as, since means need a number
+
 Images = Iterable[tuple[str, np.ndarray]]
 
 
@@ -24,11 +26,11 @@ def to_tensor(image: np.ndarray) -> Tensor:
 
 
 def distortions(image: np.ndarray, decoded: np.ndarray, lpips: metrics.Lpips | None = None) -> dict[str, float]:
-    """``psnr`` (dB, RGB), ``ms_ssim`` (NaN where the image is too small for it) and, if given, ``lpips``."""
+    """``psnr`` (dB, RGB, at most `LOSSLESS`), ``ms_ssim`` (NaN for small images) and, if given, ``lpips``."""
     x, y = to_tensor(image), to_tensor(decoded)
     large = min(image.shape[:2]) > 160
     values = {
-        "psnr": float(metrics.psnr(x, y)),
+        "psnr": min(LOSSLESS, float(metrics.psnr(x, y))),
         "ms_ssim": float(metrics.ms_ssim(x, y)) if large else float("nan"),
     }
     if lpips is not None:
@@ -68,6 +70,32 @@ def mean_curves(points: pd.DataFrame) -> pd.DataFrame:
     return curves.sort_values(["codec", "bpp"], kind="stable").reset_index(drop=True)
 
 
+def _log_rate(curve: pd.DataFrame, metric: str) -> tuple[Any, float, float]:
+    """Interpolation (Akima) of the log-rate over ``metric``, and the range of ``metric`` that the curve spans."""
+    from scipy.interpolate import Akima1DInterpolator
+
+    # each point must cost more and be better than the one before, or the curve is none
+    curve = curve[np.isfinite(curve[metric])].sort_values("bpp")
+    curve = curve[curve[metric] > curve[metric].cummax().shift(fill_value=-np.inf)]
+    values = curve[metric].to_numpy()
+    if len(values) < 3:
+        return None, float("nan"), float("nan")
+    return Akima1DInterpolator(values, np.log(curve["bpp"].to_numpy())), values[0], values[-1]
+
+
+def relative_rate(anchor: pd.DataFrame, test: pd.DataFrame, grid: np.ndarray, metric: str = "psnr") -> np.ndarray:
+    """Rate of ``test`` over that of ``anchor`` at each ``metric`` of ``grid``; NaN outside of either curve.
+
+    ``anchor`` and ``test``: rows of `mean_curves` of one codec each.
+    """
+    logs = []
+    for curve in (test, anchor):
+        interpolated, low, high = _log_rate(curve, metric)
+        inside = (grid >= low) & (grid <= high)
+        logs.append(np.where(inside, interpolated(np.clip(grid, low, high)) if inside.any() else 0.0, np.nan))
+    return np.exp(logs[0] - logs[1])
+
+
 def bd_rate(anchor: pd.DataFrame, test: pd.DataFrame, low: float, high: float, metric: str = "psnr") -> float:
     """Bjontegaard rate difference in percent, negative where ``test`` needs fewer bits, over [low, high] of ``metric``.
 
@@ -76,18 +104,12 @@ def bd_rate(anchor: pd.DataFrame, test: pd.DataFrame, low: float, high: float, m
     """
     import bjontegaard
 
-    parts = []
-    for curve in (anchor, test):
-        curve = curve[np.isfinite(curve[metric])].sort_values(metric).drop_duplicates(metric)
-        parts.append((curve["bpp"].to_numpy(), curve[metric].to_numpy()))
-    low = max(low, *(distortion.min() for _, distortion in parts))
-    high = min(high, *(distortion.max() for _, distortion in parts))
-    if high <= low:
+    (first, *ends), (second, *others) = _log_rate(anchor, metric), _log_rate(test, metric)
+    low, high = max(low, ends[0], others[0]), min(high, ends[1], others[1])
+    if not low < high:
         return float("nan")
     grid = np.linspace(low, high, 25)
-    from scipy.interpolate import Akima1DInterpolator
-
-    rates = [np.exp(Akima1DInterpolator(distortion, np.log(rate))(grid)) for rate, distortion in parts]
+    rates = np.exp(first(grid)), np.exp(second(grid))
     return float(bjontegaard.bd_rate(rates[0], grid, rates[1], grid, method="akima"))
 
 
@@ -114,7 +136,7 @@ def generations(
             settled = data == stream
             if not settled:
                 current, stream = codec.decode(data), data
-                psnr = float(metrics.psnr(to_tensor(image), to_tensor(current)))
+                psnr = min(LOSSLESS, float(metrics.psnr(to_tensor(image), to_tensor(current))))
                 changed = float("nan")
                 if flow is not None:
                     symbols = np.concatenate(flow.symbols(data))

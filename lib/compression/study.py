@@ -21,11 +21,13 @@ from lib import data, metrics
 from lib.checkpoints import evaluate_or_load
 from lib.compression import baselines, evaluate
 from lib.compression.baselines import Baseline
+from lib.compression.bitstream import unpack
 from lib.compression.codec import Codec
 from lib.compression.config import ChapterConfig
 from lib.compression.tasks import data_identity, held_out
 
-CROP = 192  # side of the "crops": MS-SSIM needs more than 160 pixels
+# The middle (height, width) of each held-out photo; MS-SSIM needs more than 160 pixels.
+CUTS = {"middles": (256, 384), "crops": (192, 192)}
 
 # Published points on Kodak by the name in the figures: files of the data set `rd_curves`.
 PUBLISHED = {
@@ -42,14 +44,15 @@ _RESULTS = Path("compressai_kodak/results/image/kodak")
 
 
 def photographs(name: str) -> list[tuple[str, np.ndarray]]:
-    """An evaluation set: ``kodak`` (24 photos), ``held-out`` (5 that come with packages), or ``crops`` (their middle).
+    """An evaluation set: ``kodak`` (24 photos), ``held-out`` (5 that come with packages), or one of `CUTS` of these.
 
     Raises:
         DataError: the set cannot be had.
     """
-    if name != "kodak":
-        photos = held_out()
-        return photos if name == "held-out" else [(title, _middle(image, CROP, CROP)) for title, image in photos]
+    if name == "held-out":
+        return held_out()
+    if name in CUTS:
+        return [(title, _middle(image, *CUTS[name])) for title, image in held_out()]
     from PIL import Image
 
     found = []
@@ -67,8 +70,7 @@ def _middle(image: np.ndarray, height: int, width: int) -> np.ndarray:
 def _images_identity(name: str) -> dict[str, str]:
     if name == "kodak":
         return {"kodak": data.identity("kodak")}
-    cut = {"crop": str(CROP)} if name == "crops" else {}
-    return {**data_identity("embedded"), "set": name, **cut}
+    return {**data_identity("embedded"), "set": name, "cut": str(CUTS.get(name))}
 
 
 def _slug(name: str) -> str:
@@ -101,15 +103,14 @@ def curves(
 
 
 def repeated(
-    chosen: Iterable[tuple[Baseline, float]], count: int, *, flow: Codec | None = None, whole: bool = False,
+    chosen: Iterable[tuple[Baseline, float]], images: str, count: int, *, flow: Codec | None = None,
     recompute: bool = False, ship: bool = False,
 ) -> pd.DataFrame:  # fmt: skip
-    """`evaluate.generations` of each ``(codec, quality)`` on the held-out photos, one stored table for each codec.
+    """`evaluate.generations` of each ``(codec, quality)`` on an evaluation set, one stored table for each codec.
 
     Args:
         count: generations.
         flow: our codec, where ``chosen`` is ours: counts changed symbols.
-        whole: whole photos; otherwise the middle 256x384 pixels of each.
     """
     by_codec: dict[str, tuple[Baseline, list[float]]] = {}
     for codec, quality in chosen:
@@ -117,17 +118,51 @@ def repeated(
     tables = []
     for codec, qualities in by_codec.values():
         decides = {"codec": codec.name, "settings": codec.settings, "qualities": qualities, "generations": count}
-        decides |= {"images": _images_identity("held-out"), "whole": whole}
+        decides |= {"images": _images_identity(images)}
 
         def compute(codec: Baseline = codec, qualities: list[float] = qualities) -> pd.DataFrame:
-            photos = [(name, image if whole else _middle(image, 256, 384)) for name, image in held_out()]
+            photos = photographs(images)
             return pd.concat([evaluate.generations(codec, photos, q, count, flow) for q in qualities])
 
-        name = f"generations_{_slug(codec.name)}{'_whole' if whole else ''}"
+        name = f"generations_{_slug(codec.name)}_{_slug(images)}"
         tables.append(
             evaluate_or_load(name, decides, compute, package="compression", recompute=recompute, ship=ship)[0]
         )
     return pd.concat(tables, ignore_index=True)
+
+
+def levels(
+    codec: Codec, qualities: Iterable[float], images: str, *, recompute: bool = False, ship: bool = False
+) -> pd.DataFrame:
+    """Bits per pixel of each level, in the file and as the priors estimate them, mean over an evaluation set.
+
+    Returns:
+        columns quality, level (the top first), bits, estimate, bpp (of all levels together).
+    """
+    decides = {"model": codec.id.hex(), "qualities": list(qualities), "images": _images_identity(images)}
+
+    def compute() -> pd.DataFrame:
+        rows = []
+        for quality in decides["qualities"]:
+            for _, photo in photographs(images):
+                estimated = codec.estimate(photo, quality)
+                _, parts = unpack(codec.compress(photo, quality, stable=False))
+                pixels = photo.shape[0] * photo.shape[1]
+                for number, (part, guess) in enumerate(zip(parts, estimated, strict=True)):
+                    level = "top" if number == 0 else f"level {len(parts) - 1 - number}"
+                    row = {"quality": quality, "level": level, "bits": 8 * len(part) / pixels}
+                    rows.append(row | {"estimate": guess / pixels})
+        means = pd.DataFrame(rows).groupby(["quality", "level"], sort=False).mean().reset_index()
+        return means.assign(bpp=means.groupby("quality")["bits"].transform("sum"))
+
+    name = f"levels_{_slug(images)}"
+    return evaluate_or_load(name, decides, compute, package="compression", recompute=recompute, ship=ship)[0]
+
+
+def nearest_file(points: pd.DataFrame, codec: str, image: str, size: int) -> float:
+    """The quality at which ``codec`` writes ``image`` in a size closest to ``size`` bytes (rows of `curves`)."""
+    rows = points[(points["codec"] == codec) & (points["image"] == image)]
+    return float(rows.loc[np.log(rows["bytes"] / size).abs().idxmin(), "quality"])
 
 
 def published(*, recompute: bool = False, ship: bool = False) -> pd.DataFrame:
@@ -185,7 +220,7 @@ def main() -> None:
             tasks = [make(f"{architecture}_{point}", settings, 0) for point in range(POINTS)]
             families["learned"].append(baselines.learned_family(architecture, tasks, [train_or_load(t) for t in tasks]))
     if "flow" in wanted:
-        families["flow"] = [baselines.flow(load(arguments.preset))]
+        families["flow"] = [baselines.flow(load(arguments.preset), settings.qualities)]
     for family in families.values():
         for images in settings.image_sets:
             curves(family, images, perceptual=settings.perceptual, ship=arguments.ship)
