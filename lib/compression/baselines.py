@@ -169,7 +169,7 @@ def classical() -> dict[str, Baseline]:
         ),
         Baseline(
             "HEVC",
-            (5, 15, 25, 35, 45, 57, 70, 85, 100),
+            (10, 25, 40, 55, 70, 85, 100),
             "pillow-heif (x265), intra, 4:4:4",
             _heif_encode,
             _heif_decode,
@@ -177,7 +177,7 @@ def classical() -> dict[str, Baseline]:
     ]
     if has_vvc():
         how = "imageio-ffmpeg (libvvenc, preset fast), intra, 10 bits, Y, Cb and Cr as three planes of luma"
-        found.append(Baseline("VVC", (47, 42, 37, 32, 27, 22, 16), how, _vvc_encode, _vvc_decode))
+        found.append(Baseline("VVC", (43, 37, 32, 27, 22), how, _vvc_encode, _vvc_decode))
     return {baseline.name: baseline for baseline in found}
 
 
