@@ -750,7 +750,8 @@ class _Run:
                 self.diverged(step, f"the loss of {name!r} is {float(total)}, {self.first_bad_layer(batch, name)}")
             if norm is not None and not math.isfinite(norm):
                 bad = _first_bad((n, p.grad) for n, p in zip(group.names, group.parameters, strict=True))
-                self.diverged(step, f"the gradient of {name!r} is not finite, first at the weight {bad!r}")
+                where = f"first at the weight {bad!r}" if bad else "each number in it is, but its length overflows"
+                self.diverged(step, f"the gradient of {name!r} is not finite, {where}")
             values = {self.column("loss", name): total, **metrics}
             if clip is not None:
                 nn.utils.clip_grads_with_norm_(group.parameters, clip, norm)

@@ -434,6 +434,11 @@ def test_nan_in_a_gradient_names_the_weight(toy, monkeypatch, clip):
     )
 
 
+def test_a_gradient_too_long_to_measure_is_told_from_one_that_is_not_finite(toy, monkeypatch):
+    poison(monkeypatch, type(toy.task()), 7, lambda t, g, loss, m: (g, loss + (t.outer.weight * 1e30).sum(), m))
+    assert "step 7: the gradient of 'model' is not finite, each number in it is, but" in diverges(toy, train__clip=1.0)
+
+
 def test_nan_between_the_guards_never_reaches_a_checkpoint(toy, monkeypatch):
     poison(monkeypatch, type(toy.task()), 5, lambda t, g, loss, m: (g, loss + (t.outer.weight * 0).sqrt().sum(), m))
     assert "step 6: the loss of 'model' is nan, the weight 'outer.weight' is not finite" in diverges(toy)
