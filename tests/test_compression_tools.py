@@ -174,9 +174,37 @@ def test_stored_curves_are_loaded_and_follow_their_settings(tiny, monkeypatch, t
     assert "qualities" in capsys.readouterr().out
 
 
-def test_nearest_quality():
+def test_levels_add_up_to_the_file(tiny, monkeypatch, tmp_path):
+    monkeypatch.setenv("GMMP_RUNS", str(tmp_path))
+    monkeypatch.setattr(study, "photographs", lambda name: [("a", photo()), ("b", photo(seed=2))])
+    frame = study.levels(tiny, (20, 80), "crops")
+    assert list(frame["level"][:2]) == ["top", f"level {tiny.model.depth - 1}"]
+    sizes = [8 * len(tiny.compress(photo(seed=s), 80, stable=False)) / (48 * 64) for s in (0, 2)]
+    whole = frame[frame["quality"] == 80]["bpp"].iloc[0]
+    assert 0.8 * np.mean(sizes) < whole <= np.mean(sizes)  # the rest is the header
+    assert (frame["bits"] > 0.9 * frame["estimate"]).all()
+
+
+def test_nearest_quality_and_nearest_file():
     curve = pd.DataFrame({"quality": [1, 2, 3], "psnr": [28.0, 33.0, 41.0]})
     assert study.nearest_quality(curve, 34) == 2
+    points = pd.DataFrame({"codec": "A", "image": ["x", "x", "y"], "quality": [1, 2, 3], "bytes": [100, 210, 150]})
+    assert study.nearest_file(points, "A", "x", 150) == 2
+
+
+def test_relative_rate_and_bd_rate_agree_on_parallel_curves():
+    anchor = pd.DataFrame({"bpp": [0.5, 1.0, 2.0, 4.0], "psnr": [28.0, 32.0, 36.0, 40.0]})
+    half = anchor.assign(bpp=anchor["bpp"] / 2)
+    ratio = evaluate.relative_rate(anchor, half, np.array([27.0, 30.0, 39.0, 41.0]))
+    assert np.isnan(ratio[[0, 3]]).all() and np.allclose(ratio[1:3], 0.5)
+    assert evaluate.bd_rate(anchor, half, 0, 99) == pytest.approx(-50)
+    # a point that costs more and is worse does not bend the curve
+    bumpy = pd.concat([half, pd.DataFrame({"bpp": [0.6], "psnr": [28.5]})])
+    assert evaluate.bd_rate(anchor, bumpy, 0, 99) == pytest.approx(-50)
+
+
+def test_identical_images_have_a_finite_psnr():
+    assert evaluate.distortions(photo(), photo())["psnr"] == evaluate.LOSSLESS
 
 
 # ------------------------------------------------------------------------------------------------------------ training
