@@ -273,5 +273,5 @@ def chapter_of(config: CodecConfig) -> ChapterConfig:
     learned = {"channels": 8, "latent": 8, "lambdas": (0.01, 0.02, 0.05), "crop": 64, "train": TRAIN | {"steps": 2}}
     evaluation = {"image_sets": ("crops",), "baselines": ("JPEG",), "perceptual": False, "generations": 2}
     evaluation["qualities"] = (10, 30, 50, 70, 90)
-    sizes = {"codec": config, "ablation": config, "learned": learned}
+    sizes = {"codec": config, "ablation": config, "learned": dict.fromkeys(tasks.ARCHITECTURES, learned)}
     return ChapterConfig.model_validate({"training_set": "embedded", "evaluation_crop": 64, **evaluation, **sizes})

@@ -74,4 +74,6 @@ class ChapterConfig(Config):
     generations: int = Field(ge=2, description="how often images are encoded again")
     codec: CodecConfig
     ablation: CodecConfig
-    learned: LearnedConfig
+    learned: dict[Literal["factorized", "hyperprior", "mean_scale"], LearnedConfig] = Field(
+        min_length=3, description="CompressAI models by architecture"
+    )

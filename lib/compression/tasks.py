@@ -258,4 +258,4 @@ def make(model: str, chapter: ChapterConfig, seed: int) -> Task:
     if model.startswith("ablation_"):
         return CodecTask(name, ablated(chapter.ablation, model.removeprefix("ablation_")), chapter, seed)
     architecture, point = model.rsplit("_", 1)
-    return LearnedTask(name, architecture, int(point), chapter.learned, chapter, seed)
+    return LearnedTask(name, architecture, int(point), chapter.learned[architecture], chapter, seed)
