@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -11,8 +13,19 @@ from lib.compression import bitstream
 from lib.compression.bitstream import BitstreamError
 from lib.compression.codec import Codec, as_pixels
 from lib.compression.config import CodecConfig
-from lib.compression.exact import LIMIT, FixedConv2d, check_arithmetic, frozen_layers, to_grid
-from lib.compression.model import FlowCodec, Haar, Level, bits_of, compand, to_colours, to_rgb
+from lib.compression.exact import LIMIT, FixedConv2d, StepReLU, check_arithmetic, frozen_layers, to_grid
+from lib.compression.model import (
+    PHASES,
+    FlowCodec,
+    Haar,
+    Level,
+    bits_of,
+    compand,
+    phases,
+    scatter,
+    to_colours,
+    to_rgb,
+)  # fmt: skip
 from lib.errors import UserError
 
 TRAIN = {"steps": 10, "batch_size": 2, "lr": 1e-3}
@@ -103,25 +116,58 @@ def test_untrained_codec_is_the_wavelet():
 
 def test_integer_weights_stay_within_their_bound():
     for _, layer in frozen_layers(Codec(tiny_model(1)).model):
-        weight, _ = layer.frozen
-        assert torch.equal(weight, weight.round())
-        assert (weight.double().abs().flatten(1).sum(1) * layer.largest).max() < LIMIT
+        weight, grid, room = layer.frozen
+        integers = weight.double() / grid.double().view(-1, 1, 1, 1)
+        assert torch.equal(integers, integers.round()) and torch.equal(torch.frexp(grid)[0], torch.full_like(grid, 0.5))
+        assert (integers.abs().flatten(1).sum(1) * layer.largest + room).max() < LIMIT
+        for t in (-1.3, 0.0, 2.0, 1e6):
+            offset = layer.offset(torch.tensor([t]))[0] / grid
+            assert torch.equal(offset, offset.round()) and (offset.abs() <= room).all()
 
 
 def test_frozen_convolution_equals_integer_arithmetic_and_the_trained_one():
     torch.manual_seed(0)
-    layer = FixedConv2d(6, 5, 3, conditional=True)
-    with torch.no_grad():
-        layer.by_step.normal_()
-    x, t = to_grid(8 * torch.rand(2, 6, 9, 7), 255), torch.tensor([0.25, -1.0])
-    trained = layer(x, t)
-    layer.freeze()
-    frozen = layer(x, t)
-    weight, back = layer.frozen
-    integers = torch.nn.functional.pad((x * 32).long(), (1, 1, 1, 1)).unfold(2, 3, 1).unfold(3, 3, 1)
-    accumulator = torch.einsum("oikl,nihwkl->nohw", weight.long(), integers)
-    assert torch.equal(frozen, accumulator.float() * back + layer.offset(t))
-    assert (frozen - trained).abs().max() < 0.01
+    for kernel, unit in ((3, 1 / 32), (1, 1.0), (5, 1 / 16)):
+        layer = FixedConv2d(6, 5, kernel, conditional=True, unit=unit)
+        with torch.no_grad():
+            layer.by_step.normal_()
+        x, t = to_grid(8 * torch.rand(2, 6, 9, 7), 255), torch.tensor([-0.75])
+        trained = layer(x, t)
+        layer.freeze()
+        frozen = layer(x * 32, t)
+        weight, grid, _ = layer.frozen
+        margin = kernel // 2
+        integers = torch.nn.functional.pad((x * 32).long(), [margin] * 4).unfold(2, kernel, 1).unfold(3, kernel, 1)
+        whole = (weight / grid.view(-1, 1, 1, 1)).long()
+        bias = (layer.offset(t) / grid).long()[:, :, None, None]
+        expected = torch.einsum("oikl,nihwkl->nohw", whole, integers) + bias
+        assert torch.equal(frozen, expected.float() * grid.view(-1, 1, 1))
+        assert (frozen * unit - trained).abs().max() < 0.02
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("context", [True, False])
+def test_frozen_priors_equal_their_layers_on_whole_maps(context):
+    """Folded over planes of phases, in strips, and without what is zero still: the same numbers."""
+    model = Codec(tiny_model(5, context=context)).model
+    model.set_positions(64)
+    t, per_step, relu = torch.tensor([0.5]), torch.ones(1, 1, 1, 1), StepReLU()
+    for prior in (*model.priors, model.top):
+        near = [[torch.zeros(1, 12, 10) for _ in range(4)] for _ in range(prior.channels)]
+        features = None if prior.is_top else prior.features(20 * torch.randn(1, 3, 24, 20), per_step, t)
+        for index, p in enumerate(prior.passes):
+            padded = torch.nn.functional.pad(scatter(near), (2, 2, 2, 2))
+            corners = [padded[:, :, row:, column:] for row, column in (PHASES[i] for i in p.phases)]
+            x = torch.cat([prior.near[index](corner, t) for corner in corners])
+            if features is not None:
+                x = x + prior.mix[index](phases(features, p.phases).float())
+            x = prior.outer[index](relu(prior.inner[index](relu(x, True)), True), t)
+            whole = x.unflatten(0, (len(p.phases), -1)).chunk(2, 2)
+            for ours, theirs in zip(prior.frozen_entropy(index, near, features, t), whole, strict=True):
+                assert torch.equal(ours, theirs)
+            assert not index or whole[0].any()
+            for channel, number in itertools.product(p.channels, p.phases):
+                near[channel][number] = torch.randint(-511, 512, (1, 12, 10)).float()
 
 
 def test_checked_device():
@@ -150,8 +196,7 @@ def test_double_precision_gives_the_same_stream():
     codec, image = Codec(tiny_model(3)), photo()
     data = codec.compress(image, 40)
     reference = codec.decompress(data)
-    for _, layer in frozen_layers(codec.model):
-        layer.frozen = (layer.frozen[0].double(), layer.frozen[1])
+    codec.model.freeze(torch.float64)
     assert codec.compress(image, 40) == data
     assert np.array_equal(codec.decompress(data), reference)
 

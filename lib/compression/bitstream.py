@@ -31,7 +31,7 @@ from lib.compression.model import LOWEST, PER_OCTAVE, SCALES
 from lib.errors import UserError
 
 MAGIC = b"FLWC"
-VERSION = 1
+VERSION = 2
 MAX_SIDE = 16384
 MAX_PIXELS = 2**24  # 4096 x 4096
 MAX_LEVELS = 7
@@ -87,7 +87,7 @@ def tables() -> tuple[list[list[int]], list[int], list[int]]:
 def _chosen(index: np.ndarray) -> tuple[list[int], list[list[int]], list[int], list[int]]:
     """The tables that ``index`` names, renumbered: handing over all 77 at every call would take longer than coding."""
     cdfs, sizes, offsets = tables()
-    used = np.unique(index)
+    used = np.flatnonzero(np.bincount(index, minlength=len(cdfs)))
     number = np.zeros(len(cdfs), np.int32)
     number[used] = np.arange(len(used))
     return number[index].tolist(), [cdfs[i] for i in used], [sizes[i] for i in used], [offsets[i] for i in used]

@@ -299,8 +299,8 @@ def _hash(model: FlowCodec) -> bytes:
     shape = [config.steps, config.hidden, config.prior_hidden, config.coupling, config.context]
     digest = hashlib.sha256(json.dumps([bitstream.VERSION, shape]).encode())
     for _, layer in frozen_layers(model):
-        digest.update(layer.frozen[0].cpu().double().numpy().astype("<f8").tobytes())
-        digest.update(layer.frozen[1].cpu().numpy().astype("<f4").tobytes())
+        digest.update(layer.frozen.weight.cpu().contiguous().double().numpy().astype("<f8").tobytes())
+        digest.update(layer.frozen.grid.cpu().numpy().astype("<f4").tobytes())
     for name, tensor in sorted(model.state_dict().items()):
         if not name.endswith("weight"):
             digest.update(name.encode() + tensor.cpu().numpy().astype("<f4").tobytes())

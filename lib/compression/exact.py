@@ -4,30 +4,32 @@ Encoder and decoder must agree on every entropy parameter to the last bit: one w
 noise. Floating-point convolutions do not agree, since the order of their sums depends on the processor, the number of
 threads, the size of the input and the library. Integers do. The rules:
 
-1. What enters a convolution is an integer (times a fixed ``unit``) of bounded size, and weights are integers, too. If
+1. What enters a convolution is an integer (times a fixed ``unit``) of bounded size, and weights and bias are integers
+   times a power of two of each output channel. If, counted in that power,
 
-       sum over the kernel of |w| * max |x|  <  2^24
+       |bias| + sum over the kernel of |w| * max |x|  <  2^24
 
-   holds for every output channel, each partial sum, in whatever order, is an integer that float32 holds exactly. So a
+   holds for every output channel, each partial sum, in whatever order, is a number that float32 holds exactly. So a
    float32 convolution on the CPU and a float64 one elsewhere (GPUs round float32 convolutions to TF32, or use Winograd)
-   give the same integer.
+   give the same number.
 2. Everything between convolutions is done element by element with single additions, multiplications, roundings and
    comparisons: IEEE 754 fixes each result, whatever the device. No exp, no log, no sum over an axis, no division by a
    scalar (some devices multiply by the reciprocal instead).
 3. Scales of weights are powers of two, found with an exactly rounded sum, so that freezing is deterministic as well.
 
 `FixedConv2d` is trained as an ordinary convolution on inputs that are rounded already (straight-through gradient);
-`freeze` turns its weights into integers. Both modes run the same code around it, so the frozen network *is* the
-trained one but for the rounding of weights to about 9 bits and more.
+`freeze` rounds its weights to about 9 bits and more, and its bias to far more; otherwise the frozen network *is* the
+trained one. While training, activations are multiples of `UNIT`; frozen layers pass them on as the integers
+themselves, all powers of two being part of the weights, so that nothing but rounding and clamping lies in between:
 
-    x --to_grid--> integers --FixedConv2d--> accumulator * 2^-k + bias --StepReLU--> integers 0..255 --> ...
+    x --to_grid--> integers --FixedConv2d (weights * 2^-k, bias)--> StepReLU: integers 0..255 --> ...
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -38,6 +40,7 @@ from lib.errors import UserError
 UNIT = 1 / 32  # spacing of everything that enters a convolution
 LIMIT = 2**24  # float32 holds every integer up to here
 TOP = 255  # largest activation, in units
+STEEPEST = 2.0  # largest |t|, that of 256 grey levels: room for biases that depend on it
 
 
 class _Grid(torch.autograd.Function):
@@ -59,16 +62,35 @@ class _Grid(torch.autograd.Function):
         return gradient, None, None, None
 
 
-def to_grid(x: Tensor, largest: int) -> Tensor:
-    """``x`` rounded to multiples of `UNIT` and clamped to ``largest`` of them; the gradient passes straight through."""
+def to_grid(x: Tensor, largest: int, frozen: bool = False) -> Tensor:
+    """``x`` rounded to multiples of `UNIT` and clamped to ``largest`` of them; the gradient passes straight through.
+
+    ``frozen``: the integers themselves, as frozen layers take them.
+    """
+    if frozen:
+        return (x * (1 / UNIT)).round_().clamp_(-largest, largest)
     return _Grid.apply(x, -largest, largest, True)
 
 
 class StepReLU(nn.Module):
-    """min(max(x, 0), 255 units) on the grid: 256 values, one byte."""
+    """min(max(x, 0), 255 units) on the grid: 256 values, one byte. Between frozen layers: in place, in units."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return _Grid.apply(x, 0, TOP, False)
+    def forward(self, x: Tensor, frozen: bool = False) -> Tensor:
+        return x.round_().clamp_(0, TOP) if frozen else _Grid.apply(x, 0, TOP, False)
+
+
+class Frozen(NamedTuple):
+    """What a frozen convolution computes with.
+
+    Attributes:
+        weight: ``(c_out, c_in, k, k)``, integers * grid.
+        grid: spacing of the outputs, powers of two, float32 ``(c_out,)``.
+        room: the bias may not exceed this many of them, float32 ``(c_out,)``.
+    """
+
+    weight: Tensor
+    grid: Tensor
+    room: Tensor
 
 
 class FixedConv2d(nn.Conv2d):
@@ -80,79 +102,108 @@ class FixedConv2d(nn.Conv2d):
         largest: bound of the input in units, |x| <= largest * UNIT.
         conditional: the bias also depends on the step size: bias + t * by_step.
         zero: start with zero weights.
+        unit: a power of two; the frozen layer gives its output in multiples of it. `UNIT` suits a `StepReLU` behind it.
     """
 
     def __init__(
         self, c_in: int, c_out: int, kernel: int, *, largest: int = TOP, stride: int = 1, conditional: bool = False,
-        zero: bool = False,
+        zero: bool = False, unit: float = UNIT,
     ) -> None:  # fmt: skip
         super().__init__(c_in, c_out, kernel, stride=stride, padding=kernel // 2 if stride == 1 else 0)
-        self.largest = largest
+        self.largest, self.unit = largest, unit
         self.by_step = nn.Parameter(torch.zeros(c_out)) if conditional else None
-        self.frozen: tuple[Tensor, Tensor] | None = None
+        self.frozen: Frozen | None = None
+        self._offset: tuple[Tensor | None, Tensor] | None = None  # of the frozen layer, and for which t
         nn.init.zeros_(self.bias)
         if zero:
             nn.init.zeros_(self.weight)
 
-    def integers(self) -> tuple[Tensor, Tensor]:
-        """Weights as integers (in float64) and the power of two that scales the accumulator back, ``(c_out,)``.
+    def integers(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Weights and bound of the bias as integers, and the power of two behind them, ``(c_out,)``; all float64.
 
         Raises:
             UserError: a weight is not finite.
         """
-        weight = self.weight.detach().double().cpu()
-        if not torch.isfinite(weight).all():
+        weight, bias = self.weight.detach().double().cpu(), self.bias.detach().double().cpu().abs()
+        if self.by_step is not None:
+            bias = bias + STEEPEST * self.by_step.detach().double().cpu().abs()
+        if not (torch.isfinite(weight).all() and torch.isfinite(bias).all()):
             raise UserError("a weight of the codec is not finite; train it again with a lower lr")
+        bias = bias * (1 / UNIT)
         exponents = []
-        for row in weight.flatten(1).abs().tolist():
-            total = math.fsum(row)  # correctly rounded, so the same everywhere
-            exponents.append(math.frexp((LIMIT - 1) / self.largest / total)[1] - 1 if total > 0 else 0)
+        for row, room in zip(weight.flatten(1).abs().tolist(), bias.tolist(), strict=True):
+            total = math.fsum([value * self.largest for value in row] + [room])  # exactly rounded: the same everywhere
+            exponents.append(math.frexp((LIMIT - 2) / total)[1] - 1 if total > 0 else 0)
         scale = torch.tensor([math.ldexp(1.0, min(exponent, 30)) for exponent in exponents], dtype=torch.float64)
-        return torch.trunc(weight * scale.view(-1, 1, 1, 1)), 1 / scale
+        return torch.trunc(weight * scale.view(-1, 1, 1, 1)), torch.ceil(bias * scale), 1 / scale
 
-    def freeze(self) -> None:
-        """Use integer weights from now on, for inference."""
-        weight, back = self.integers()
-        kind = torch.float32 if self.weight.device.type == "cpu" else torch.float64
-        bound = weight.abs().flatten(1).sum(1) * self.largest
-        if bool((bound >= LIMIT).any()):
+    def freeze(self, kind: torch.dtype | None = None) -> None:
+        """Use integer weights from now on, for inference; ``kind`` is what they are multiplied in (None: as fits)."""
+        weight, room, back = self.integers()
+        device = self.weight.device
+        if bool((weight.abs().flatten(1).sum(1) * self.largest + room >= LIMIT).any()):
             raise AssertionError("integer weights exceed their bound")
-        self.frozen = (weight.to(self.weight.device, kind), (back * UNIT).float().to(self.weight.device).view(-1, 1, 1))
+        self._offset = None
+        grid = back * (UNIT / self.unit)
+        kind = kind or (torch.float32 if device.type == "cpu" else torch.float64)
+        scaled = (weight * grid.view(-1, 1, 1, 1)).to(device, kind, memory_format=torch.channels_last)
+        self.frozen = Frozen(scaled, grid.float().to(device), room.float().to(device))
 
     def offset(self, t: Tensor | None) -> Tensor:
-        """Bias of each sample, ``(N or 1, c_out, 1, 1)``."""
-        bias = self.bias.view(1, -1, 1, 1)
-        return bias if self.by_step is None else bias + t.view(-1, 1, 1, 1) * self.by_step.view(1, -1, 1, 1)
+        """Bias of each sample, ``(N or 1, c_out)``; of the frozen layer on the grid of its outputs."""
+        kept = self._offset
+        if kept is not None and (kept[0] is t or self.by_step is None):
+            return kept[1]
+        bias = self.bias[None]
+        bias = bias if self.by_step is None else bias + t[:, None] * self.by_step[None]
+        if self.frozen is None:
+            return bias
+        _, grid, room = self.frozen
+        per_grid = (1 / self.unit) * (1 / grid)  # powers of two
+        bias = torch.maximum(torch.minimum(torch.round(bias * per_grid), room), -room) * grid
+        self._offset = t, bias  # the next strip asks again
+        return bias
 
     def forward(self, x: Tensor, t: Tensor | None = None) -> Tensor:
-        """``x`` on the grid; ``t (N,)``: the step size as the networks see it, for conditional layers."""
+        """``x`` on the grid, in units if frozen; ``t (N,)``: the step size as the networks see it, for conditional
+        layers. Frozen, all samples share it, ``(1,)``."""
         if self.frozen is None:
             y = F.conv2d(x, self.weight, None, self.stride, self.padding)
-            return y + self.offset(t).to(y.dtype)
-        weight, back = self.frozen
-        accumulator = F.conv2d((x * (1 / UNIT)).to(weight.dtype), weight, None, self.stride, self.padding)
-        return accumulator.float().mul_(back).add_(self.offset(t))
+            return y + self.offset(t)[:, :, None, None].to(y.dtype)
+        return convolve(x, self.frozen.weight, self.offset(t)[0], self.padding, self.stride)
 
 
-def by_rows(function: Callable[..., Tensor], inputs: list[Tensor], halo: int, positions: int | None) -> Tensor:
-    """``function(*inputs)`` computed in strips of rows, so that only the strip's activations lie in memory.
+def convolve(
+    x: Tensor, weight: Tensor, bias: Tensor, padding: int | tuple[int, ...], stride: int | tuple[int, ...] = 1
+) -> Tensor:
+    """A convolution of `Frozen` weights, ``(N, c_in, H, W)`` -> float32 ``(N, c_out, H', W')``."""
+    # To dilate a 1x1 kernel changes nothing, but on one thread PyTorch takes a slow path for those without.
+    dilation = 2 if weight.shape[-1] == 1 else 1
+    return F.conv2d(x.to(weight.dtype), weight, bias.to(weight.dtype), stride, padding, dilation).float()
 
-    ``inputs`` are maps of the same height; ``halo`` is how many rows the result depends on to either side;
-    ``positions`` is the size of a strip (None: all at once). The result is that of the whole, to the bit, because
-    frozen convolutions do not care how they are cut. Strips begin at even rows.
+
+def strips(height: int, width: int, halo: int, positions: int | None) -> Iterator[tuple[slice, slice, slice]]:
+    """Strips of about ``positions`` positions (None: one strip), from even rows on.
+
+    Each is (its rows, these with ``halo`` more to either side as far as there are any, its rows within the latter).
+    What is computed from the second and cut to the third is that of the whole, to the bit, because frozen
+    convolutions do not care how they are cut.
     """
-    height, width = inputs[0].shape[2:]
     rows = height if positions is None else max(2, positions // width // 2 * 2)
-    if rows >= height:
-        return function(*inputs)
-    parts = []
     for start in range(0, height, rows):
         end = min(height, start + rows)
         top, bottom = max(0, start - halo), min(height, end + halo)
-        part = function(*(x[:, :, top:bottom] for x in inputs))
-        shrink = (bottom - top) // part.shape[2]  # 2 where only one phase of the rows is computed
-        parts.append(part[:, :, (start - top) // shrink : (end - top) // shrink])
-    return torch.cat(parts, 2)
+        yield slice(start, end), slice(top, bottom), slice(start - top, end - top)
+
+
+def by_rows(function: Callable[[Tensor], Tensor], x: Tensor, halo: int, positions: int | None) -> Tensor:
+    """``function(x)`` of a map ``(N, C, H, W)`` computed in `strips`, so that only theirs of the activations lie in
+    memory; ``halo`` is how many rows the result depends on to either side."""
+    parts = [
+        function(x[:, :, wide])[:, :, within]
+        for _, wide, within in strips(x.shape[2], x.shape[3], halo, positions)
+    ]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, 2)
 
 
 def frozen_layers(model: nn.Module) -> Iterator[tuple[str, FixedConv2d]]:

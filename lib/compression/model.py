@@ -38,7 +38,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.compression.config import CodecConfig
-from lib.compression.exact import UNIT, FixedConv2d, StepReLU, by_rows, to_grid
+from lib.compression.exact import FixedConv2d, StepReLU, by_rows, convolve, frozen_layers, strips, to_grid
 from lib.flows import Invertible
 from lib.flows.layers import sum_per_sample
 
@@ -82,13 +82,14 @@ class Network(nn.Module):
         self.scale = scale
         self.first = FixedConv2d(c_in, hidden, 3, largest=PIXEL_TOP, conditional=True)
         self.second = FixedConv2d(hidden, hidden, 1, conditional=True)
-        self.last = FixedConv2d(hidden, c_out, 3, zero=True)
+        self.last = FixedConv2d(hidden, c_out, 3, zero=True, unit=1 / scale)
         self.activation = StepReLU()
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        y = self.activation(self.first(to_grid(x * (1 / self.scale), PIXEL_TOP), t))
-        y = self.last(self.activation(self.second(y, t)))
-        return y.to(x.dtype) * self.scale
+        frozen = self.first.frozen is not None
+        y = self.activation(self.first(to_grid(x * (1 / self.scale), PIXEL_TOP, frozen), t), frozen)
+        y = self.last(self.activation(self.second(y, t), frozen))
+        return y if frozen else y.to(x.dtype) * self.scale
 
 
 class Lifting(Invertible):
@@ -115,7 +116,7 @@ class Lifting(Invertible):
         return torch.cat([target, source] if self.updates else [source, target], 1)
 
     def _shift_and_scale(self, source: Tensor, t: Tensor) -> tuple[Tensor, Tensor | None]:
-        out = by_rows(lambda x: self.network(x, t), [source], Network.halo, self.positions)
+        out = by_rows(lambda x: self.network(x, t), source, Network.halo, self.positions)
         if not self.affine:
             return out, None
         shift, raw = out.chunk(2, 1)
@@ -183,12 +184,15 @@ def conditioning(step: Tensor) -> Tensor:
     return torch.round(torch.log2(step) * 64) / 256
 
 
-def compand(x: Tensor) -> Tensor:
-    """Odd, concave, roughly logarithmic map of (-inf, inf) to (-5, 5), from clamps only, on the grid."""
+def compand(x: Tensor, frozen: bool = False) -> Tensor:
+    """Odd, concave, roughly logarithmic map of (-inf, inf) to (-5, 5), from clamps only, on the grid.
+
+    ``frozen``: in units, as frozen layers take it.
+    """
     total = F.hardtanh(x)  # clamp, with a faster gradient
     for reach in (4.0, 16.0, 64.0, 256.0):
         total = total + F.hardtanh(x, -reach, reach) * (1 / reach)
-    return to_grid(total, SYMBOL_TOP)
+    return to_grid(total, SYMBOL_TOP, frozen)
 
 
 def phase(x: Tensor, row: int, column: int) -> Tensor:
@@ -248,7 +252,7 @@ class Prior(nn.Module):
         octave: log2 of the expected scale of the latents in grey levels: where training starts.
     """
 
-    trunk_halo, near_halo = 3, 2  # rows seen to either side
+    trunk_halo, near_halo = 3, 1  # rows seen to either side; the latter counts rows of a phase
 
     def __init__(self, channels: int, hidden: int, context: bool, octave: float) -> None:
         super().__init__()
@@ -262,7 +266,7 @@ class Prior(nn.Module):
             self.first = FixedConv2d(COLOURS, hidden, 3, largest=SYMBOL_TOP, conditional=True)
             self.second = FixedConv2d(hidden, hidden, 3)
             self.third = FixedConv2d(hidden, hidden, 3)
-            self.mean = FixedConv2d(hidden, channels, 1, zero=True)
+            self.mean = FixedConv2d(hidden, channels, 1, zero=True, unit=1)
             self.mix = nn.ModuleList(FixedConv2d(hidden, hidden, 1) for _ in self.passes)
         self.near = nn.ModuleList(
             FixedConv2d(channels, hidden, 5, largest=SYMBOL_TOP, stride=2, conditional=True) for _ in self.passes
@@ -270,51 +274,108 @@ class Prior(nn.Module):
         self.inner = nn.ModuleList(FixedConv2d(hidden, hidden, 1) for _ in self.passes)
         self.outer = nn.ModuleList()
         for p in self.passes:
-            last = FixedConv2d(hidden, 2 * len(p.channels), 1, zero=True, conditional=True)
+            last = FixedConv2d(hidden, 2 * len(p.channels), 1, zero=True, conditional=True, unit=1)
             with torch.no_grad():  # scale = 2 ** octave / step, a little less steep as many latents are near zero
                 last.bias[len(p.channels) :] = octave
                 last.by_step[len(p.channels) :] = -3.5
             self.outer.append(last)
+        self.folded: list[tuple[list[tuple[int, int]], Tensor]] | None = None
+
+    def freeze(self) -> None:
+        """Fold the 5x5 convolutions, frozen already, over planes of phases: see `_fold`."""
+        self.folded = []
+        known: list[tuple[int, int]] = []
+        for p, layer in zip(self.passes, self.near, strict=True):
+            self.folded.append((list(known), self._fold(layer.frozen.weight, p.phases, known)))
+            known += [(channel, number) for number in p.phases for channel in p.channels]
+
+    @staticmethod
+    def _fold(weight: Tensor, chosen: tuple[int, ...], known: list[tuple[int, int]]) -> Tensor:
+        """A 5x5 kernel of stride 2 as a 3x3 kernel over the planes (channel, phase) that are ``known``, all others
+        being zero still; the results at the ``chosen`` phases stand one behind the other, ``(P * hidden, K, 3, 3)``."""
+        folded = weight.new_zeros(len(chosen), len(weight), len(known), 3, 3)
+        for i, number in enumerate(chosen):
+            for k, (channel, source) in enumerate(known):
+                # the taps in rows 2 row' + a, of which this plane has those with a = its phase, and so in columns
+                rows, columns = (
+                    [(2 * at + there - here + 2, at + 1) for at in (-1, 0, 1) if 0 <= 2 * at + there - here + 2 < 5]
+                    for here, there in zip(PHASES[number], PHASES[source], strict=True)
+                )
+                for tap_row, row in rows:
+                    for tap_column, column in columns:
+                        folded[i, :, k, row, column] = weight[:, channel, tap_row, tap_column]
+        return folded.flatten(0, 1).contiguous(memory_format=torch.channels_last)
 
     def features(self, low: Tensor, per_step: Tensor, t: Tensor) -> Tensor:
         """What the decoded low band ``(N, 3, H, W)`` says about this band, ``(N, hidden, H, W)``; bytes when frozen."""
 
+        frozen = self.folded is not None
+
         def trunk(x: Tensor) -> Tensor:
-            x = self.activation(self.first(x, t))
-            x = self.activation(self.third(self.activation(self.second(x))))
-            return (x * (1 / UNIT)).to(torch.uint8) if self.first.frozen else x
+            for layer in (self.first, self.second, self.third):
+                x = self.activation(layer(x, t), frozen)
+            return x.to(torch.uint8) if frozen else x
 
-        sharp = compand((low - blur(low)) * per_step)
-        return by_rows(trunk, [sharp], self.trunk_halo, self.positions)
-
-    @staticmethod
-    def _unpacked(features: Tensor) -> Tensor:
-        return features.float() * UNIT if features.dtype == torch.uint8 else features
+        sharp = compand((low - blur(low)) * per_step, frozen)
+        return by_rows(trunk, sharp, self.trunk_halo, self.positions)
 
     def predict(self, low: Tensor, per_step: Tensor, t: Tensor) -> Tensor:
         """Mean of the band given only what is deeper, in steps ``(N, channels, H, W)``: the band of x_tilde."""
         features = self.features(low, per_step, t)
-        return by_rows(lambda f: self.mean(self._unpacked(f)), [features], 0, self.positions).float()
+        if self.folded is None:
+            return self.mean(features).float()
+        return by_rows(lambda f: self.mean(f.float()), features, 0, self.positions)
 
     def entropy(self, index: int, near: Tensor, features: Tensor | None, t: Tensor) -> tuple[Tensor, Tensor]:
         """Mean (in steps) and raw scale (log2) of one pass, ``(P, N, channels, H/2, W/2)`` each."""
         p = self.passes[index]
         times = t.repeat(len(p.phases))
-
-        def network(near: Tensor, features: Tensor | None = None) -> Tensor:
-            padded = F.pad(near, (2, 2, 2, 2))
-            height, width = near.shape[2] + 3, near.shape[3] + 3
-            corners = [PHASES[number] for number in p.phases]
-            cut = torch.cat([padded[:, :, row : row + height, column : column + width] for row, column in corners])
-            x = self.near[index](cut, times)
-            if features is not None:
-                x = x + self.mix[index](self._unpacked(phases(features, p.phases)))
-            x = self.activation(self.inner[index](self.activation(x)))
-            return self.outer[index](x, times)
-
-        inputs = [near] if features is None else [near, features]
-        out = by_rows(network, inputs, self.near_halo, self.positions).float()
+        padded = F.pad(near, (2, 2, 2, 2))
+        height, width = near.shape[2] + 3, near.shape[3] + 3
+        corners = [PHASES[number] for number in p.phases]
+        cut = torch.cat([padded[:, :, row : row + height, column : column + width] for row, column in corners])
+        x = self.near[index](cut, times)
+        if features is not None:
+            x = x + self.mix[index](phases(features, p.phases))
+        x = self.activation(self.inner[index](self.activation(x)))
+        out = self.outer[index](x, times).float()
         mean, raw = out.unflatten(0, (len(p.phases), -1)).chunk(2, 2)
+        return mean, raw
+
+    def frozen_entropy(
+        self, index: int, near: list[list[Tensor]], features: Tensor | None, t: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """`entropy` of the frozen prior, to the bit what its layers make of the whole maps.
+
+        Args:
+            near: planes ``[channel][phase] (N, H/2, W/2)``, in units.
+            features: bytes ``(N, hidden, H, W)``.
+        """
+        p = self.passes[index]
+        known, weight = self.folded[index]
+        count, hidden = len(p.phases), len(weight) // len(p.phases)
+        bias = self.near[index].offset(t)[0]
+        # channels last, and the phases of a position side by side: all layers behind see them as twice the columns
+        planes = torch.stack([near[channel][number] for channel, number in known], 3) if known else None
+        n, height, width = near[0][0].shape
+        parts = []
+        for rows, wide, within in strips(height, width, self.near_halo, self.positions and self.positions // 4):
+            if known:
+                x = convolve(planes[:, wide].permute(0, 3, 1, 2), weight, bias.repeat(count), 1)[:, :, within]
+                x = x.permute(0, 2, 3, 1).reshape(n, -1, width * count, hidden).permute(0, 3, 1, 2)
+            else:
+                x = bias.view(1, -1, 1, 1)
+            if features is not None:
+                seen = features[:, :, 2 * rows.start : 2 * rows.stop].permute(0, 2, 3, 1)
+                corners = [seen[:, row::2, column::2] for row, column in (PHASES[number] for number in p.phases)]
+                chosen = torch.stack(corners, 3).flatten(2, 3).permute(0, 3, 1, 2)
+                x = self.mix[index](chosen.float()).add_(x)
+            elif not known:
+                x = x.repeat(n, 1, rows.stop - rows.start, width * count)
+            x = self.activation(self.inner[index](self.activation(x, True)), True)
+            parts.append(self.outer[index](x, t))
+        out = parts[0] if len(parts) == 1 else torch.cat(parts, 2)
+        mean, raw = out.unflatten(3, (width, count)).permute(4, 0, 1, 2, 3).contiguous().chunk(2, 2)
         return mean, raw
 
     @staticmethod
@@ -352,15 +413,19 @@ class Prior(nn.Module):
         planes = [[empty] * 4 for _ in range(self.channels)]
         near = [[empty] * 4 for _ in range(self.channels)]  # what the networks see of them
         features = None if self.is_top else self.features(low, per_step, t)
+        frozen = self.folded is not None
         for index, p in enumerate(self.passes):
-            mean, raw = self.entropy(index, scatter(near), features, t)
+            if frozen:
+                mean, raw = self.frozen_entropy(index, near, features, t)
+            else:
+                mean, raw = self.entropy(index, scatter(near), features, t)
             base = None
             if self.is_top and self.context:
                 known = [[self._from_neighbours(planes[c], number) for c in p.channels] for number in p.phases]
                 base = torch.stack([torch.stack(row, 1) for row in known])
                 mean = mean + base
             values = exchange(p, mean, raw)
-            seen = compand(values if base is None else values - base)
+            seen = compand(values if base is None else values - base, frozen)
             for i, number in enumerate(p.phases):
                 for j, channel in enumerate(p.channels):
                     planes[channel][number] = values[i, :, j]
@@ -427,12 +492,16 @@ class FlowCodec(nn.Module):
         """Height and width must be divisible by this: the top still has four phases."""
         return 2 ** (self.depth + 1)
 
-    def freeze(self) -> FlowCodec:
-        """Turn every convolution into one of integers, for coding; the model can no longer be trained."""
+    def freeze(self, kind: torch.dtype | None = None) -> FlowCodec:
+        """Turn every convolution into one of integers, for coding; the model can no longer be trained.
+
+        All samples of a batch then share their step. ``kind``: see `FixedConv2d.freeze`.
+        """
         self.requires_grad_(False).eval()
-        for layer in self.modules():
-            if isinstance(layer, FixedConv2d):
-                layer.freeze()
+        for _, layer in frozen_layers(self):
+            layer.freeze(kind)
+        for prior in (*self.priors, self.top):
+            prior.freeze()
         return self
 
     def set_positions(self, positions: int | None) -> None:
