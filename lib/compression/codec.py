@@ -31,7 +31,7 @@ from lib.compression.model import FlowCodec, Pass, bits_of, conditioning, halved
 from lib.errors import UserError
 
 STRIP = 2**15  # positions of a map that a network sees at once: bounds memory, and fits the cache
-ROUNDS = 8  # most quantisations in search of symbols that reproduce themselves
+ROUNDS = 10  # most quantisations in search of symbols that reproduce themselves
 SAFE = 0.49  # of a step: how far a latent may have moved for its symbol to stay
 OVERSHOOT = 2.0  # a latent that left its cell is moved this much further: clipping would move it again
 WHOLE = 0.17  # mean distance from whole numbers
@@ -94,14 +94,14 @@ class Codec:
     def estimate(self, image: Any, quality: float = 50, *, dead_zone: float = 1.0) -> list[float]:
         """Bits of each level by the priors' probabilities, the top first, without coding; compare with `compress`."""
         pixels, grey = as_pixels(image)
-        with torch.inference_mode():
-            _, levels = self._compress(pixels, grey, self.step_size(quality), False, dead_zone)
-            return [level.bits() for level in levels]
+        _, levels = self._compress(pixels, grey, self.step_size(quality), False, dead_zone, estimate=True)
+        return [level.bits for level in levels]
 
     @torch.inference_mode()
     def _compress(
-        self, pixels: np.ndarray, grey: bool, step_size: float, stable: bool, dead_zone: float
-    ) -> tuple[Header, list[Level]]:
+        self, pixels: np.ndarray, grey: bool, step_size: float, stable: bool, dead_zone: float,
+        estimate: bool = False,
+    ) -> tuple[Header, list[Level]]:  # fmt: skip
         """Header and symbols, the top first."""
         height, width = pixels.shape[:2]
         step, t = self._scalars(step_size, None)
@@ -110,26 +110,29 @@ class Codec:
         with _plain_arithmetic(self.device):
             targets = self._analyse(pixels, grey, step, t)
             for number in range(ROUNDS):
-                levels, decoded = self._quantise(targets, (height, width), grey, step, t, 0 if number else dead_zone)
+                levels, decoded = self._quantise(targets, (height, width), grey, step, t, dead_zone, estimate)
                 if not stable or number == ROUNDS - 1:
                     break
                 # Where earlier symbols agree so do mean and scale: while all latents of the decoded image stay within
                 # the cells of their values, encoding it gives the same symbols, and no prior needs to be evaluated.
                 again = self._analyse(as_pixels(_to_bytes(decoded, grey))[0], grey, step, t)
+                del decoded
                 settled = True
-                for level, latent in zip(levels, reversed(again), strict=True):
-                    away = latent - level.values
+                for level, latent, target in zip(levels, reversed(again), reversed(targets), strict=True):
+                    away = latent.sub_(level.values)
                     outside = away.abs() >= SAFE
-                    settled = settled and not bool(outside.any())
-                    latent.copy_(level.values + torch.where(outside, away * OVERSHOOT, 0))
+                    if bool(outside.any()):
+                        settled = False
+                        target += torch.where(outside, away * OVERSHOOT, 0)
+                del again
                 if settled:
                     break
-                targets = again
         return Header(self.id, width, height, grey, round(step_size / bitstream.STEP_UNIT), stored_t, ()), levels
 
     def _quantise(
-        self, targets: list[Tensor], size: tuple[int, int], grey: bool, step: Tensor, t: Tensor, dead_zone: float
-    ) -> tuple[list[Level], Tensor]:
+        self, targets: list[Tensor], size: tuple[int, int], grey: bool, step: Tensor, t: Tensor, dead_zone: float,
+        estimate: bool,
+    ) -> tuple[list[Level], Tensor]:  # fmt: skip
         """Symbols for latents given in steps, the top first, and the decoded image."""
         levels: list[Level] = []
         zone = 0.0  # none at the top
@@ -137,7 +140,7 @@ class Codec:
         def exchange(level: int):
             nonlocal zone
             if len(levels) == 1:
-                zone = 0.0 if levels[0].whole() else dead_zone
+                zone = 0.0 if levels[0].is_whole() else dead_zone
             there = self._present(level, size, grey)
             target = targets[level]
             planes = F.pixel_unshuffle(F.pad(target, (0, target.shape[3] % 2, 0, target.shape[2] % 2)), 2)
@@ -149,11 +152,11 @@ class Codec:
                 index = scale_index(raw)
                 symbols = self._round(residual, index, zone)
                 if there is None:
-                    levels[-1].put(residual, symbols, raw, index)
+                    levels[-1].put(residual, symbols, raw, index, estimate)
                     values = kept = mean + symbols
                 else:
                     chosen = select(there, p)
-                    levels[-1].put(residual[chosen], symbols[chosen], raw[chosen], index[chosen])
+                    levels[-1].put(*(x[chosen] for x in (residual, symbols, raw, index)), estimate)
                     values = torch.where(chosen, mean + symbols, mean)
                     kept = torch.where(chosen, values, 0)
                 for i, number in enumerate(p.phases):
@@ -271,34 +274,38 @@ class Level:
 
     Attributes:
         planes: decoded values in steps, phase by phase ``(1, C, 4, h, w)``; ``values``: as a map ``(1, C, H, W)``.
-        passes: residual (target - mean), symbols, raw scale and index of the scale for each pass, flat.
+        coded: symbols and indices of their scales, pass by pass.
+        away: sum over the residuals (target - mean) of the distance from the nearest integer; ``count`` of them.
+        bits: by the priors' probabilities.
     """
 
     planes: Tensor
-    passes: list[tuple[Tensor, Tensor, Tensor, Tensor]] = field(default_factory=list)
     values: Tensor | None = None
+    coded: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
+    away: float = 0.0
+    count: int = 0
+    bits: float = 0.0
 
-    def put(self, *arrays: Tensor) -> None:
-        """Keep a pass."""
-        self.passes.append(tuple(array.flatten() for array in arrays))
+    def put(self, residual: Tensor, symbols: Tensor, raw: Tensor, index: Tensor, estimate: bool) -> None:
+        """Keep a pass; ``estimate``: count its bits, too."""
+        self.coded.append((symbols.flatten().to(torch.int32).cpu().numpy(), index.flatten().cpu().numpy()))
+        self.away += float((residual - residual.round()).abs_().sum())
+        self.count += residual.numel()
+        if estimate:
+            self.bits += float(bits_of(symbols, raw).sum())
 
-    def whole(self) -> bool:
-        """Whether the residuals are whole numbers but for noise: the image was coded before, with this very step.
+    def is_whole(self) -> bool:
+        """Whether the residuals are integers but for noise: the image was coded before, with this very step.
 
-        Half of them are from 1/4 away otherwise, on average.
+        Otherwise they are 1/4 away on average.
         """
-        away = torch.cat([(residual - residual.round()).abs() for residual, *_ in self.passes])
-        return float(away.mean()) < WHOLE
-
-    def bits(self) -> float:
-        """By the priors' probabilities."""
-        return sum(float(bits_of(symbols, raw).sum()) for _, symbols, raw, _ in self.passes)
+        return self.away < WHOLE * self.count
 
     def encode(self) -> bytes:
         """By the entropy coder."""
         encoder = LevelEncoder()
-        for _, symbols, _, index in self.passes:
-            encoder.put(symbols.to(torch.int32).cpu().numpy(), index.cpu().numpy())
+        for symbols, index in self.coded:
+            encoder.put(symbols, index)
         return encoder.finish()
 
 
