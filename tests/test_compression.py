@@ -21,11 +21,13 @@ from lib.compression.model import (
     Level,
     bits_of,
     compand,
+    halved,
     phases,
+    present,
     scatter,
     to_colours,
     to_rgb,
-)  # fmt: skip
+)
 from lib.errors import UserError
 
 TRAIN = {"steps": 10, "batch_size": 2, "lr": 1e-3}
@@ -337,6 +339,58 @@ def test_coding_again_changes_no_symbol(codec):
     for quality in (1, 30, 55):
         data = codec.compress(image, quality)
         assert codec.compress(codec.decompress(data), quality) == data
+
+
+@pytest.mark.parametrize("shape", [(37, 51, 3), (64, 65, 3), (33, 32, 3), (45, 70), (64, 64), (9, 5, 3), (1, 30, 3)])
+def test_coding_again_changes_no_symbol_of_any_size(codec, shape):
+    """No padding, whose content later generations could not know; and no chroma in grey images."""
+    image = photo(*shape[:2]) if len(shape) == 3 else photo(*shape)[:, :, 1]
+    for quality in (10, 45):
+        data = codec.compress(image, quality)
+        assert sum(map(len, codec.symbols(data))) == image.size
+        assert codec.compress(codec.decompress(data), quality) == data
+
+
+def test_coding_again_where_pixels_are_clipped(codec):
+    image = photo(64, 80, 3)
+    image[20:50, 20:60] = 255
+    image[:10] = 0
+    for quality in (20, 45):
+        data = codec.compress(image, quality)
+        assert codec.compress(codec.decompress(data), quality) == data
+
+
+def test_what_was_coded_before_is_rounded_to_the_nearest(codec):
+    """Then a latent may move by half a step, not only by what the dead zone leaves."""
+    image = photo(96, 128)
+    data = codec.compress(image, 50, dead_zone=1.0)
+    decoded = codec.decompress(data)
+    assert codec.compress(decoded, 50, stable=False, dead_zone=1.0) == data
+    assert codec.compress(decoded, 50, stable=False, dead_zone=0.0) == data
+    assert codec.compress(image, 50, stable=False, dead_zone=0.0) != data
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("grey", [False, True])
+@pytest.mark.parametrize("size", [(37, 50), (64, 65), (1, 3)])
+def test_transform_of_odd_sizes_has_as_many_coefficients_as_pixels(size, grey):
+    model = tiny_model(6)
+    x = torch.from_numpy(photo(*size)).permute(2, 0, 1)[None].float()
+    x = x[:, :1].expand(-1, 3, -1, -1) if grey else x
+    t = torch.zeros(1)
+    latents = model.analyse(x, t, grey)
+    there = [present(level, model.depth, size, grey) for level in range(model.depth + 1)]
+    assert sum(z.numel() if p is None else int(p.sum()) for z, p in zip(latents, there, strict=True)) == (
+        size[0] * size[1] * (1 if grey else 3)
+    )
+    for z, p in zip(latents, there, strict=True):
+        if p is not None:
+            kept = torch.nn.functional.pixel_shuffle(p.float().flatten(0, 1)[None], 2)[:, :, : z.shape[2], : z.shape[3]]
+            assert not (z * (1 - kept)).any()
+    low = latents[-1]
+    for level in reversed(range(model.depth)):
+        low = model.levels[level].inverse(torch.cat([low, latents[level]], 1), t, halved(size, level), grey)[0]
+    assert (to_rgb(low) - x).abs().max() < 0.01
 
 
 def test_estimate_equals_bytes():

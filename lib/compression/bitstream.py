@@ -194,7 +194,7 @@ class LevelDecoder:
         self._coder.set_stream(segment + bytes(4 * self._left + 16))
 
     def _get(self, index: np.ndarray) -> np.ndarray:
-        parts, start = [], 0
+        parts, start = [np.zeros(0, np.int32)], 0
         while start < len(index):
             if not self._left:
                 self._open()

@@ -14,6 +14,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,14 @@ from lib import config as configs
 from lib.compression import bitstream
 from lib.compression.bitstream import BitstreamError, Header, LevelDecoder, LevelEncoder
 from lib.compression.exact import check_arithmetic, frozen_layers
-from lib.compression.model import FlowCodec, Pass, bits_of, conditioning, gather, scale_index
+from lib.compression.model import FlowCodec, Pass, bits_of, conditioning, halved, present, scale_index
 from lib.errors import UserError
 
 STRIP = 2**15  # positions of a map that a network sees at once: bounds memory, and fits the cache
-ROUNDS = 6  # most encodings in search of a stream that reproduces itself
+ROUNDS = 10  # most quantisations in search of symbols that reproduce themselves
+SAFE = 0.49  # of a step: how far a latent may have moved for its symbol to stay
+OVERSHOOT = 2.0  # a latent that left its cell is moved this much further: clipping would move it again
+WHOLE = 0.17  # mean distance from whole numbers
 SMALLEST_STABLE = 2.0  # below this step, in grey levels, rounding to 8 bits alone changes symbols
 WIDEST_DEAD_ZONE = 0.75
 
@@ -74,73 +78,107 @@ class Codec:
             image: uint8 array ``(H, W)``, ``(H, W, 1)`` or ``(H, W, 3)``, or float tensor ``(C, H, W)`` or
                 ``(1, C, H, W)`` in [0, 1], which is rounded to 8 bits; C is 1 or 3.
             quality: 1..100, higher is better.
-            stable: encode again, from the decoded image, until that image gives the same symbols: later generations
-                then change nothing. Clipping to 0..255 is what changes them otherwise. Only where the step is at
-                least two grey levels.
-            dead_zone: 1 rounds towards the cheaper symbol as far as lambda allows, 0 rounds to the nearest.
+            stable: quantise again until the decoded image gives the same symbols: later generations then change
+                nothing. Clipping to 0..255 is what changes them otherwise. Only where the step is at least two grey
+                levels.
+            dead_zone: 1 rounds towards the cheaper symbol as far as lambda allows, 0 rounds to the nearest. An image
+                that was coded with this step before is always rounded to the nearest.
 
         Raises:
             UserError: an image of another shape, type or range, a quality out of range.
         """
         pixels, grey = as_pixels(image)
-        return self._compress(pixels, grey, self.step_size(quality), stable, dead_zone)[0]
+        header, levels = self._compress(pixels, grey, self.step_size(quality), stable, dead_zone)
+        return bitstream.pack(header, [level.encode() for level in levels])
 
     def estimate(self, image: Any, quality: float = 50, *, dead_zone: float = 1.0) -> list[float]:
         """Bits of each level by the priors' probabilities, the top first, without coding; compare with `compress`."""
         pixels, grey = as_pixels(image)
-        return self._compress(pixels, grey, self.step_size(quality), False, dead_zone)[1]
+        _, levels = self._compress(pixels, grey, self.step_size(quality), False, dead_zone, estimate=True)
+        return [level.bits for level in levels]
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def _compress(
-        self, pixels: np.ndarray, grey: bool, step_size: float, stable: bool, dead_zone: float
-    ) -> tuple[bytes, list[float]]:
+        self, pixels: np.ndarray, grey: bool, step_size: float, stable: bool, dead_zone: float,
+        estimate: bool = False,
+    ) -> tuple[Header, list[Level]]:  # fmt: skip
+        """Header and symbols, the top first."""
         height, width = pixels.shape[:2]
         step, t = self._scalars(step_size, None)
         stored_t = round(float(t) / bitstream.T_UNIT)
+        stable = stable and step_size >= SMALLEST_STABLE
         with _plain_arithmetic(self.device):
-            for _ in range(ROUNDS if stable and step_size >= SMALLEST_STABLE else 1):
-                latents = self.model.analyse(self._padded(pixels), t)
-                wanted = [z / self.model.steps(level, step, t) for level, z in enumerate(latents)]
-                del latents
-                levels, bits, values, decoded = self._encode(wanted, step, t, dead_zone)
-                if not stable or step_size < SMALLEST_STABLE:
+            targets = self._analyse(pixels, grey, step, t)
+            for number in range(ROUNDS):
+                levels, decoded = self._quantise(targets, (height, width), grey, step, t, dead_zone, estimate)
+                if not stable or number == ROUNDS - 1:
                     break
-                again = as_pixels(_to_bytes(decoded[..., :height, :width], grey))[0]
-                if self._reproduces(again, values, step, t, dead_zone):
+                # Where earlier symbols agree so do mean and scale: while all latents of the decoded image stay within
+                # the cells of their values, encoding it gives the same symbols, and no prior needs to be evaluated.
+                again = self._analyse(as_pixels(_to_bytes(decoded, grey))[0], grey, step, t)
+                del decoded
+                settled = True
+                for level, latent, target in zip(levels, reversed(again), reversed(targets), strict=True):
+                    away = latent.sub_(level.values)
+                    outside = away.abs() >= SAFE
+                    if bool(outside.any()):
+                        settled = False
+                        target += torch.where(outside, away * OVERSHOOT, 0)
+                del again
+                if settled:
                     break
-                pixels = again
-        header = Header(self.id, width, height, grey, round(step_size / bitstream.STEP_UNIT), stored_t, ())
-        return bitstream.pack(header, levels), bits
+        return Header(self.id, width, height, grey, round(step_size / bitstream.STEP_UNIT), stored_t, ()), levels
 
-    def _encode(
-        self, wanted: list[Tensor], step: Tensor, t: Tensor, dead_zone: float
-    ) -> tuple[list[bytes], list[float], list[Tensor], Tensor]:
-        """Bytes and estimated bits of each level (the top first), decoded values of each latent, decoded image."""
-        encoders: list[LevelEncoder] = []
-        bits: list[float] = []
-        values = [torch.zeros_like(target) for target in wanted]
+    def _quantise(
+        self, targets: list[Tensor], size: tuple[int, int], grey: bool, step: Tensor, t: Tensor, dead_zone: float,
+        estimate: bool,
+    ) -> tuple[list[Level], Tensor]:  # fmt: skip
+        """Symbols for latents given in steps, the top first, and the decoded image."""
+        levels: list[Level] = []
+        zone = 0.0  # none at the top
 
         def exchange(level: int):
-            encoders.append(LevelEncoder())
-            bits.append(0.0)
+            nonlocal zone
+            if len(levels) == 1:
+                zone = 0.0 if levels[0].is_whole() else dead_zone
+            there = self._present(level, size, grey)
+            target = targets[level]
+            planes = F.pixel_unshuffle(F.pad(target, (0, target.shape[3] % 2, 0, target.shape[2] % 2)), 2)
+            planes = planes.unflatten(1, (-1, 4))
+            levels.append(Level(torch.zeros_like(planes)))
 
             def quantise(p: Pass, mean: Tensor, raw: Tensor) -> Tensor:
-                residual = gather(wanted[level], p) - mean
+                residual = select(planes, p) - mean
                 index = scale_index(raw)
-                symbols = self._round(residual, index, dead_zone)
-                encoders[-1].put(symbols.flatten().to(torch.int32).cpu().numpy(), index.flatten().cpu().numpy())
-                bits[-1] += float(bits_of(symbols, raw).sum())
-                decoded = mean + symbols
+                symbols = self._round(residual, index, zone)
+                if there is None:
+                    levels[-1].put(residual, symbols, raw, index, estimate)
+                    values = kept = mean + symbols
+                else:
+                    chosen = select(there, p)
+                    levels[-1].put(*(x[chosen] for x in (residual, symbols, raw, index)), estimate)
+                    values = torch.where(chosen, mean + symbols, mean)
+                    kept = torch.where(chosen, values, 0)
                 for i, number in enumerate(p.phases):
-                    row, column = divmod(number, 2)
-                    values[level][:, list(p.channels), row::2, column::2] = decoded[i]
-                return decoded
+                    levels[-1].planes[:, list(p.channels), number] = kept[i]
+                return values
 
             return quantise
 
-        height, width = (side << self.model.depth for side in wanted[-1].shape[2:])
-        decoded = self.model.synthesise((1, height, width), step, t, exchange)
-        return [encoder.finish() for encoder in encoders], bits, values, decoded
+        decoded = self.model.synthesise((1, *size), step, t, exchange, grey=grey)
+        for level, target in zip(levels, reversed(targets), strict=True):
+            level.values = F.pixel_shuffle(level.planes.flatten(1, 2), 2)[:, :, : target.shape[2], : target.shape[3]]
+        return levels, decoded
+
+    def _analyse(self, pixels: np.ndarray, grey: bool, step: Tensor, t: Tensor) -> list[Tensor]:
+        """Latents in steps, the finest first."""
+        x = torch.tensor(pixels, device=self.device).permute(2, 0, 1)[None].float().expand(-1, 3, -1, -1)
+        latents = self.model.analyse(x, t, grey)
+        return [z / self.model.steps(level, step, t) for level, z in enumerate(latents)]
+
+    def _present(self, level: int, size: tuple[int, int], grey: bool) -> Tensor | None:
+        there = present(level, self.model.depth, size, grey)
+        return None if there is None else there[None].to(self.device)
 
     def _round(self, residual: Tensor, index: Tensor, dead_zone: float) -> Tensor:
         """Integers near ``residual``: up only where the fraction exceeds the threshold of the symbol's scale."""
@@ -152,19 +190,6 @@ class Codec:
         else:
             threshold = 0.5
         return (residual.sign() * (whole + (size - whole >= threshold))).clamp(-bitstream.LARGEST, bitstream.LARGEST)
-
-    def _reproduces(self, pixels: np.ndarray, values: list[Tensor], step: Tensor, t: Tensor, dead_zone: float) -> bool:
-        """Whether the decoded image, encoded, gives the same symbols.
-
-        While earlier symbols agree so do mean and scale, hence a latent needs only stay within the cell of its value:
-        no prior is evaluated. The narrowest cell is assumed, so that a "no" may be one encoding too cautious.
-        """
-        margin = 0.5 - dead_zone * (WIDEST_DEAD_ZONE - 0.5)
-        latents = self.model.analyse(self._padded(pixels), t)
-        return all(
-            bool(((z / self.model.steps(level, step, t) - values[level]).abs() < margin).all())
-            for level, z in enumerate(latents)
-        )
 
     # ------------------------------------------------------------------------------------------------------- decode
 
@@ -184,8 +209,7 @@ class Codec:
             if not (isinstance(levels, int) and 1 <= levels <= self.model.depth + 1):
                 raise UserError(f"levels is {levels!r}, this codec has 1..{self.model.depth + 1}")
             payloads = payloads[:levels]
-        decoded = self._decode(header, payloads)[0]
-        return _to_bytes(decoded[..., : header.height, : header.width], header.grey)
+        return _to_bytes(self._decode(header, payloads)[0], header.grey)
 
     def symbols(self, data: bytes) -> list[np.ndarray]:
         """The integers of each level that is there, the top first, in the order of coding, int32."""
@@ -202,11 +226,9 @@ class Codec:
             raise BitstreamError("the stream has another number of levels than its model; fetch or write it again")
         return header, payloads
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def _decode(self, header: Header, payloads: list[bytes]) -> tuple[Tensor, list[np.ndarray]]:
-        height, width = (
-            math.ceil(side / self.model.multiple) * self.model.multiple for side in (header.height, header.width)
-        )
+        size = header.height, header.width
         step, t = self._scalars(header.step * bitstream.STEP_UNIT, header.t)
         found: list[list[np.ndarray]] = []
         decoders: list[LevelDecoder] = []
@@ -214,22 +236,26 @@ class Codec:
         def exchange(level: int):
             if decoders:
                 decoders[-1].finish()
-            halvings, channels = (level, 3) if level == self.model.depth else (level + 1, 9)
-            total = channels * (height >> halvings) * (width >> halvings)
+            there = self._present(level, size, header.grey)
+            rows, columns = halved(size, level + (level < self.model.depth))
+            total = (3 if level == self.model.depth else 9) * rows * columns if there is None else int(there.sum())
             decoders.append(LevelDecoder(payloads[self.model.depth - level], total))
             found.append([])
 
             def read(p: Pass, mean: Tensor, raw: Tensor) -> Tensor:
+                chosen = None if there is None else select(there, p)
                 index = scale_index(raw)
-                symbols = decoders[-1].get(index.flatten().cpu().numpy())
+                symbols = decoders[-1].get((index.flatten() if chosen is None else index[chosen]).cpu().numpy())
                 found[-1].append(symbols)
-                return mean + torch.from_numpy(symbols).to(mean).view(mean.shape)
+                if chosen is None:
+                    return torch.from_numpy(symbols).to(mean).view(mean.shape).add_(mean)
+                return mean.masked_scatter(chosen, mean[chosen] + torch.from_numpy(symbols).to(mean))
 
             return read
 
         first = self.model.depth + 1 - len(payloads)
         with _plain_arithmetic(self.device):
-            decoded = self.model.synthesise((1, height, width), step, t, exchange, first)
+            decoded = self.model.synthesise((1, *size), step, t, exchange, first, header.grey)
         decoders[-1].finish()
         return decoded, [np.concatenate(parts) for parts in found]
 
@@ -241,12 +267,51 @@ class Codec:
         t = conditioning(step) if stored_t is None else torch.tensor([stored_t * bitstream.T_UNIT])
         return step.to(self.device), t.to(self.device, torch.float32)
 
-    def _padded(self, pixels: np.ndarray) -> Tensor:
-        """Grey levels ``(1, 3, H', W')``: sides rounded up to the model's multiple by repeating the border."""
-        x = torch.tensor(pixels, device=self.device).permute(2, 0, 1)[None].float()
-        multiple = self.model.multiple
-        bottom, right = -x.shape[2] % multiple, -x.shape[3] % multiple
-        return F.pad(x, (0, right, 0, bottom), mode="replicate").expand(-1, 3, -1, -1)
+
+@dataclass
+class Level:
+    """What encoding finds for one level.
+
+    Attributes:
+        planes: decoded values in steps, phase by phase ``(1, C, 4, h, w)``; ``values``: as a map ``(1, C, H, W)``.
+        coded: symbols and indices of their scales, pass by pass.
+        away: sum over the residuals (target - mean) of the distance from the nearest integer; ``count`` of them.
+        bits: by the priors' probabilities.
+    """
+
+    planes: Tensor
+    values: Tensor | None = None
+    coded: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
+    away: float = 0.0
+    count: int = 0
+    bits: float = 0.0
+
+    def put(self, residual: Tensor, symbols: Tensor, raw: Tensor, index: Tensor, estimate: bool) -> None:
+        """Keep a pass; ``estimate``: count its bits, too."""
+        self.coded.append((symbols.flatten().to(torch.int32).cpu().numpy(), index.flatten().cpu().numpy()))
+        self.away += float((residual - residual.round()).abs_().sum())
+        self.count += residual.numel()
+        if estimate:
+            self.bits += float(bits_of(symbols, raw).sum())
+
+    def is_whole(self) -> bool:
+        """Whether the residuals are integers but for noise: the image was coded before, with this very step.
+
+        Otherwise they are 1/4 away on average.
+        """
+        return self.away < WHOLE * self.count
+
+    def encode(self) -> bytes:
+        """By the entropy coder."""
+        encoder = LevelEncoder()
+        for symbols, index in self.coded:
+            encoder.put(symbols, index)
+        return encoder.finish()
+
+
+def select(planes: Tensor, p: Pass) -> Tensor:
+    """The symbols of one pass, ``(N, C, 4, h, w) -> (P, N, channels, h, w)``."""
+    return torch.stack([planes[:, list(p.channels), number] for number in p.phases])
 
 
 def as_pixels(image: Any) -> tuple[np.ndarray, bool]:

@@ -11,6 +11,10 @@ levels serve low rates). All couplings are additive by default and start at zero
 orthonormal Haar wavelet and stays volume preserving. A quantiser of continuous ``step_size`` turns latents into
 integers; one set of weights serves every step size, which all networks see.
 
+An odd last row or column has no partner. It stands for itself: its difference is 0, before and after every coupling,
+and never coded, so that an image of any size has as many coefficients as pixels, and analysing a decoded image gives
+back just these. The chroma of a grey image is treated alike.
+
 Priors: p(z_L) and p(z_l | deeper) are discretised logistics around a predicted mean; symbols are coded in *passes*, so
 that later ones see the earlier ones of their own band:
 
@@ -145,19 +149,64 @@ class Level(Invertible):
             Lifting(updates, hidden, affine, scale) for _ in range(pairs) for updates in (False, True)
         )
 
-    def forward(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        y, log_det = self.haar(x)
+    def forward(self, x: Tensor, t: Tensor, grey: bool = False) -> tuple[Tensor, Tensor]:
+        """``grey``: the chroma of ``x`` is 0 and stays so."""
+        size = x.shape[2:]
+        y, log_det = self.haar(F.pad(x, (0, size[1] % 2, 0, size[0] % 2), mode="replicate"))
         for coupling in self.couplings:
             y, delta = coupling(y, t)
             log_det = log_det + delta
+            _clear(y, size, grey)
         return y, log_det
 
-    def inverse(self, y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    def inverse(
+        self, y: Tensor, t: Tensor, size: tuple[int, int] | None = None, grey: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """``size``: height and width of ``x``; None: both are even."""
+        size = size or (2 * y.shape[2], 2 * y.shape[3])
         log_det = y.new_zeros(len(y))
+        _clear(y, size, grey)
         for coupling in reversed(self.couplings):
             y, delta = coupling.inverse(y, t)
             log_det = log_det + delta
-        return self.haar.inverse(y)[0], log_det
+            _clear(y, size, grey)
+        return self.haar.inverse(y)[0][:, :, : size[0], : size[1]], log_det
+
+
+def _clear(y: Tensor, size: tuple[int, int], grey: bool) -> None:
+    """Set to 0, in place, what is no coefficient of an image of this size: see the head of this file.
+
+    ``y``: `Haar`'s channels, [mean, horizontal, vertical, diagonal] x (Y, C1, C2).
+    """
+    if size[1] % 2:
+        y[:, 3:6, :, -1] = y[:, 9:12, :, -1] = 0
+    if size[0] % 2:
+        y[:, 6:9, -1] = y[:, 9:12, -1] = 0
+    if grey:
+        y.unflatten(1, (-1, COLOURS))[:, :, 1:] = 0
+
+
+def halved(size: tuple[int, int], times: int) -> tuple[int, int]:
+    """Height and width of the low band that many levels deeper."""
+    return -(-size[0] >> times), -(-size[1] >> times)
+
+
+def present(level: int, depth: int, size: tuple[int, int], grey: bool) -> Tensor | None:
+    """Which symbols of a latent there are for an image of this size: bool ``(C, 4, h, w)``, phase by phase, as in the
+    planes of `Prior.code`; None: all. ``level``: ``depth`` is the top."""
+    top = level == depth
+    height, width = halved(size, level if top else level + 1)
+    above = halved(size, level)
+    there = torch.ones(1 if top else 3, COLOURS, height + height % 2, width + width % 2, dtype=torch.bool)
+    there[:, :, height:] = there[:, :, :, width:] = False
+    if not top:
+        if above[1] % 2:
+            there[0::2, :, :, width - 1] = False
+        if above[0] % 2:
+            there[1:, :, height - 1] = False
+    if grey:
+        there[:, 1:] = False
+    return None if there.all() else F.pixel_unshuffle(there.flatten(0, 1).to(torch.uint8), 2).unflatten(0, (-1, 4)) > 0
 
 
 # The orthonormal colour transform: brightness, red against blue, green against both (rows are unit vectors).
@@ -307,7 +356,10 @@ class Prior(nn.Module):
         return folded.flatten(0, 1).contiguous(memory_format=torch.channels_last)
 
     def features(self, low: Tensor, per_step: Tensor, t: Tensor) -> Tensor:
-        """What the decoded low band ``(N, 3, H, W)`` says about this band, ``(N, hidden, H, W)``; bytes when frozen."""
+        """What the decoded low band ``(N, 3, H, W)`` says about this band, ``(N, hidden, H, W)``; bytes when frozen.
+
+        Odd sides get one more row or column, of zeros.
+        """
 
         frozen = self.folded is not None
 
@@ -317,11 +369,12 @@ class Prior(nn.Module):
             return x.to(torch.uint8) if frozen else x
 
         sharp = compand((low - blur(low)) * per_step, frozen)
-        return by_rows(trunk, sharp, self.trunk_halo, self.positions)
+        features = by_rows(trunk, sharp, self.trunk_halo, self.positions)
+        return F.pad(features, (0, low.shape[3] % 2, 0, low.shape[2] % 2))
 
     def predict(self, low: Tensor, per_step: Tensor, t: Tensor) -> Tensor:
         """Mean of the band given only what is deeper, in steps ``(N, channels, H, W)``: the band of x_tilde."""
-        features = self.features(low, per_step, t)
+        features = self.features(low, per_step, t)[:, :, : low.shape[2], : low.shape[3]]
         if self.folded is None:
             return self.mean(features).float()
         return by_rows(lambda f: self.mean(f.float()), features, 0, self.positions)
@@ -349,7 +402,7 @@ class Prior(nn.Module):
 
         Args:
             near: planes ``[channel][phase] (N, H/2, W/2)``, in units.
-            features: bytes ``(N, hidden, H, W)``.
+            features: bytes ``(N, hidden, H, W)``, sides even.
         """
         p = self.passes[index]
         known, weight = self.folded[index]
@@ -407,9 +460,9 @@ class Prior(nn.Module):
             t: `conditioning`, ``(N,)``.
 
         Returns:
-            the values, ``(N, channels, H, W)``.
+            the values, ``(N, channels, H, W)``. Where H or W is odd, ``exchange`` is asked for one more row or column.
         """
-        empty = low.new_zeros(len(low), low.shape[2] // 2, low.shape[3] // 2)
+        empty = low.new_zeros(len(low), (low.shape[2] + 1) // 2, (low.shape[3] + 1) // 2)
         planes = [[empty] * 4 for _ in range(self.channels)]
         near = [[empty] * 4 for _ in range(self.channels)]  # what the networks see of them
         features = None if self.is_top else self.features(low, per_step, t)
@@ -430,7 +483,7 @@ class Prior(nn.Module):
                 for j, channel in enumerate(p.channels):
                     planes[channel][number] = values[i, :, j]
                     near[channel][number] = seen[i, :, j]
-        return scatter(planes)
+        return scatter(planes)[:, :, : low.shape[2], : low.shape[3]]
 
 
 def bits_of(residual: Tensor, raw: Tensor) -> Tensor:
@@ -489,7 +542,7 @@ class FlowCodec(nn.Module):
 
     @property
     def multiple(self) -> int:
-        """Height and width must be divisible by this: the top still has four phases."""
+        """While training, height and width must be divisible by this: the top still has four phases."""
         return 2 ** (self.depth + 1)
 
     def freeze(self, kind: torch.dtype | None = None) -> FlowCodec:
@@ -516,37 +569,44 @@ class FlowCodec(nn.Module):
         relative = 1 + (a + t[:, None] * b).clamp(-0.75, 3)
         return (step[:, None] * relative)[:, :, None, None]
 
-    def analyse(self, x: Tensor, t: Tensor) -> list[Tensor]:
+    def analyse(self, x: Tensor, t: Tensor, grey: bool = False) -> list[Tensor]:
         """T^-1: grey levels ``(N, 3, H, W)`` -> latents [z_0, ..., z_L] in grey levels, the finest first."""
         latents, h = [], to_colours(x)
+        if grey:
+            h[:, 1:] = 0
         for level in self.levels:
-            h, z = level(h, t)[0].split([COLOURS, 3 * COLOURS], 1)
+            h, z = level(h, t, grey)[0].split([COLOURS, 3 * COLOURS], 1)
             latents.append(z)
         return [*latents, h]
 
     def synthesise(
-        self, shape: tuple[int, int, int], step: Tensor, t: Tensor, exchange: Callable[[int], Exchange], first: int = 0
-    ) -> Tensor:
+        self, shape: tuple[int, int, int], step: Tensor, t: Tensor, exchange: Callable[[int], Exchange], first: int = 0,
+        grey: bool = False,
+    ) -> Tensor:  # fmt: skip
         """T with decoding in between: from the top to level ``first``; finer latents take their predicted means.
 
         Args:
             shape: ``(N, H, W)`` of the image.
             step: ``(N,)`` in grey levels; ``t (N,)``: its `conditioning`.
             exchange: gives the exchange of each level, L (the top), L - 1, ..., first.
+            grey: without chroma.
 
         Returns:
             grey levels ``(N, 3, H, W)``, not rounded.
         """
-        n, height, width = shape
+        n, *size = shape
         per_step = (1 / step).view(-1, 1, 1, 1)
-        blank = per_step.new_zeros(n, COLOURS, height >> self.depth, width >> self.depth)
+        blank = per_step.new_zeros(n, COLOURS, *halved(size, self.depth))
         low = self.top.code(blank, per_step, t, exchange(self.depth)) * self.steps(self.depth, step, t)
+        if grey:
+            low[:, 1:] = 0
         for level in reversed(range(self.depth)):
             if level >= first:
                 values = self.priors[level].code(low, per_step, t, exchange(level))
             else:
                 values = self.priors[level].predict(low, per_step, t)
-            low = self.levels[level].inverse(torch.cat([low, values * self.steps(level, step, t)], 1), t)[0]
+            values = torch.cat([low, values * self.steps(level, step, t)], 1)
+            low = self.levels[level].inverse(values, t, halved(size, level), grey)[0]
         return to_rgb(low)
 
     def forward(self, x: Tensor, step: Tensor, cut: int | None = None, noise: bool = True) -> Estimate:

@@ -1,0 +1,147 @@
+"""Speed of our codec against CompressAI's on photographs of 768 x 512: ``python -m benchmarks.compression``.
+
+All of them run in turn, round by round in one process, so that whatever else the machine does falls on all. Ours is
+the codec that ships; CompressAI's models stand at their published widths with random weights, on which their
+arithmetic does not depend (their entropy coder has an easy time). Writes ``figures/performance/compression.csv``:
+medians over the rounds, multiplications of all convolutions, and the peak memory of a process that encodes and decodes
+one photo, above what it took for a small image.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from lib import compression, paths
+from lib.background.evaluate import parameters
+from lib.checkpoints import device_name
+from lib.compression import baselines, tasks
+from lib.errors import command_line
+from lib.files import write_atomically
+
+SIDES = (512, 768)
+WIDTHS = {"mbt2018-mean": ("MeanScaleHyperprior", ((128, 192), (192, 320))),
+          "hyperprior": ("ScaleHyperprior", ((128, 192),)),
+          "factorized": ("FactorizedPrior", ((128, 192),))}  # fmt: skip
+OURS = {"Flow": True, "Flow, one pass": False}
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A codec: its number of parameters, an image to bytes, and back."""
+
+    parameters: int
+    encode: Callable[[np.ndarray], bytes]
+    decode: Callable[[bytes], np.ndarray]
+
+
+def names() -> list[str]:
+    """Ours, as it is and without the search for symbols that stay when coded again, and theirs."""
+    theirs = (f"{name} N={n} M={m}" for name, (_, widths) in WIDTHS.items() for n, m in widths)
+    return [*OURS, *theirs]
+
+
+def contestant(name: str, preset: str, quality: float) -> Contestant:
+    """One of `names`, ready to run."""
+    if name in OURS:
+        codec = compression.load(preset)
+        encode = functools.partial(codec.compress, quality=quality, stable=OURS[name])
+        return Contestant(parameters(codec.model), encode, codec.decompress)
+    from compressai import models
+
+    kind, *numbers = name.split()
+    torch.manual_seed(0)
+    model = getattr(models, WIDTHS[kind][0])(*(int(number[2:]) for number in numbers))
+    baseline = baselines.learned(name, [model])
+    return Contestant(parameters(model), lambda image: baseline.encode(image, 0), baseline.decode)
+
+
+def photos() -> list[np.ndarray]:
+    """Held-out photographs of the size of Kodak's."""
+    return [image for _, image in tasks.held_out() if image.shape[:2] == SIDES]
+
+
+def macs(function: Callable[[], object]) -> float:
+    """Multiplications, each with its addition, per pixel, of the convolutions and matrix products in a call."""
+    with FlopCounterMode(display=False) as counter:
+        function()
+    return counter.get_total_flops() / 2 / (SIDES[0] * SIDES[1])
+
+
+def peak() -> float:
+    """Largest memory of this process so far, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 ** (2 if sys.platform == "darwin" else 1)
+
+
+def print_memory(name: str, arguments: argparse.Namespace) -> None:
+    """What encoding and decoding one photo takes beyond an image of 64 x 64."""
+    codec, image = contestant(name, arguments.preset, arguments.quality), photos()[0]
+    codec.decode(codec.encode(np.ascontiguousarray(image[:64, :64])))
+    before = peak()
+    codec.decode(codec.encode(image))
+    print(peak() - before)
+
+
+def memory(name: str, arguments: argparse.Namespace) -> float:
+    """`print_memory` of a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.compression", "--memory", name, "--threads", str(arguments.threads)]
+    command += ["--preset", arguments.preset, "--quality", str(arguments.quality)]
+    done = subprocess.run(command, cwd=paths.ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    return float(done.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--preset", default="laptop")
+    parser.add_argument("--quality", type=float, default=40)
+    parser.add_argument("--memory", choices=names(), help="only print the memory of this codec in MB")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    if arguments.memory:
+        print_memory(arguments.memory, arguments)
+        return
+    contestants = {name: contestant(name, arguments.preset, arguments.quality) for name in names()}
+    images, rows, frame = photos(), [], {}
+    for name, codec in contestants.items():  # warm up
+        data = codec.encode(images[0])
+        frame[name] = {
+            "parameters": codec.parameters,
+            "MACs per pixel encode": macs(lambda codec=codec: codec.encode(images[0])),
+            "MACs per pixel decode": macs(lambda codec=codec, data=data: codec.decode(data)),
+            "peak memory MB": memory(name, arguments),
+        }
+    for number in range(arguments.rounds):
+        image = images[number % len(images)]
+        for name in names() if number % 2 == 0 else reversed(names()):
+            start = time.perf_counter()
+            data = contestants[name].encode(image)
+            between = time.perf_counter()
+            contestants[name].decode(data)
+            end = time.perf_counter()
+            rows.append({"codec": name, "encode seconds": between - start, "decode seconds": end - between})
+    medians = pd.DataFrame(rows).groupby("codec").median()
+    table = medians.join(pd.DataFrame.from_dict(frame, orient="index")).loc[names()].rename_axis("codec").reset_index()
+    table = table[
+        ["codec", "parameters", "encode seconds", "decode seconds", "MACs per pixel encode", "MACs per pixel decode"]
+        + ["peak memory MB"]
+    ]
+    table["threads"], table["device"] = arguments.threads, device_name(torch.device("cpu"))
+    write_atomically(paths.figures() / "performance" / "compression.csv", table.to_csv(index=False).encode())
+    print(table.round(3).to_string(index=False))
+
+
+if __name__ == "__main__":
+    command_line(main)
