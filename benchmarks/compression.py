@@ -24,7 +24,6 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from lib import claims, compression, paths
-from lib.background.evaluate import parameters
 from lib.checkpoints import device_name
 from lib.compression import baselines, tasks
 from lib.errors import command_line
@@ -52,19 +51,24 @@ def names() -> list[str]:
     return [*OURS, *theirs]
 
 
+def _parameters(model: torch.nn.Module) -> int:
+    """Their number, frozen or not."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
 def contestant(name: str, preset: str, quality: float) -> Contestant:
     """One of `names`, ready to run."""
     if name in OURS:
         codec = compression.load(preset)
         encode = functools.partial(codec.compress, quality=quality, stable=OURS[name])
-        return Contestant(parameters(codec.model), encode, codec.decompress)
+        return Contestant(_parameters(codec.model), encode, codec.decompress)
     from compressai import models
 
     kind, *numbers = name.split()
     torch.manual_seed(0)
     model = getattr(models, WIDTHS[kind][0])(*(int(number[2:]) for number in numbers))
     baseline = baselines.learned(name, [model], "random weights")
-    return Contestant(parameters(model), lambda image: baseline.encode(image, 0), baseline.decode)
+    return Contestant(_parameters(model), lambda image: baseline.encode(image, 0), baseline.decode)
 
 
 def photos() -> list[np.ndarray]:

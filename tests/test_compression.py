@@ -184,11 +184,12 @@ def test_checked_device():
 def test_streams_and_images_do_not_depend_on_threads_or_strips(coupling):
     codec, image = Codec(tiny_model(2, coupling=coupling)), photo(48, 40)
     seen = set()
-    for threads, positions in ((1, None), (2, None), (1, 100)):
+    for threads, positions in ((1, None), (2, None), (1, 100), (2, 100), (3, 400)):
         torch.set_num_threads(threads)
         codec.model.set_positions(positions)
         data = codec.compress(image, 40)
         seen.add((data, codec.decompress(data).tobytes()))
+        assert torch.get_num_threads() == threads
     torch.set_num_threads(1)
     assert len(seen) == 1
 

@@ -26,7 +26,7 @@ from torch import Tensor
 from lib import config as configs
 from lib.compression import bitstream
 from lib.compression.bitstream import BitstreamError, Header, LevelDecoder, LevelEncoder
-from lib.compression.exact import check_arithmetic, frozen_layers
+from lib.compression.exact import check_arithmetic, frozen_layers, side_by_side
 from lib.compression.model import FlowCodec, Pass, bits_of, conditioning, halved, present, scale_index
 from lib.errors import UserError
 
@@ -374,8 +374,8 @@ def _hash(model: FlowCodec) -> bytes:
 
 @contextlib.contextmanager
 def _plain_arithmetic(device: torch.device) -> Iterator[None]:
-    """No autocast: it would round what must be exact."""
-    with torch.autocast(device.type, enabled=False):
+    """No autocast: it would round what must be exact. And strips side by side."""
+    with torch.autocast(device.type, enabled=False), side_by_side(device):
         yield
 
 

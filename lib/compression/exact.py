@@ -27,8 +27,11 @@ themselves, all powers of two being part of the weights, so that nothing but rou
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import math
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import torch
@@ -40,6 +43,7 @@ from lib.errors import UserError
 UNIT = 1 / 32  # spacing of everything that enters a convolution
 LIMIT = 2**24  # float32 holds every integer up to here
 TOP = 255  # largest activation, in units
+FEWEST = 6  # rows of the lowest strips that threads share
 STEEPEST = 2.0  # largest |t|, that of 256 grey levels: room for biases that depend on it
 
 
@@ -182,28 +186,63 @@ def convolve(
     return F.conv2d(x.to(weight.dtype), weight, bias.to(weight.dtype), stride, padding, dilation).float()
 
 
-def strips(height: int, width: int, halo: int, positions: int | None) -> Iterator[tuple[slice, slice, slice]]:
-    """Strips of about ``positions`` positions (None: one strip), from even rows on.
+_workers: contextvars.ContextVar[tuple[Executor, int] | None] = contextvars.ContextVar("workers", default=None)
 
-    Each is (its rows, these with ``halo`` more to either side as far as there are any, its rows within the latter).
-    What is computed from the second and cut to the third is that of the whole, to the bit, because frozen
-    convolutions do not care how they are cut.
+
+@contextlib.contextmanager
+def side_by_side(device: torch.device) -> Iterator[None]:
+    """Within, strips are computed side by side, each on one thread, on as many threads as PyTorch would use.
+
+    To go through a strip on one thread keeps it in that processor's cache, and threads wait for each other once for
+    all layers of a network instead of once for each.
     """
+    count = torch.get_num_threads()
+    if count == 1 or device.type != "cpu":
+        yield
+        return
+    with ThreadPoolExecutor(count) as pool:
+        torch.set_num_threads(1)  # of this thread and of those that it starts
+        token = _workers.set((pool, count))
+        try:
+            yield
+        finally:
+            _workers.reset(token)
+            torch.set_num_threads(count)
+
+
+def in_strips(
+    function: Callable[[slice, slice, slice], Tensor], height: int, width: int, halo: int, positions: int | None
+) -> Tensor:
+    """``function`` of every strip of rows of a map, one below the other: its results are ``(N, C, rows, W)``.
+
+    It is told the strip's rows, these with ``halo`` more to either side as far as there are any, and where its rows
+    lie within the latter. What is computed from the second and cut to the third is that of the whole, to the bit,
+    because frozen convolutions do not care how they are cut. Strips have about ``positions`` positions (None: one
+    strip) and begin at even rows.
+    """
+    workers = _workers.get()
     rows = height if positions is None else max(2, positions // width // 2 * 2)
+    if workers is not None and positions is not None:
+        count = -(-height // (rows * workers[1])) * workers[1]  # each thread gets as many strips
+        rows = min(rows, max(FEWEST, -(-height // count) + 1 & ~1))
+    chosen = []
     for start in range(0, height, rows):
         end = min(height, start + rows)
         top, bottom = max(0, start - halo), min(height, end + halo)
-        yield slice(start, end), slice(top, bottom), slice(start - top, end - top)
+        chosen.append((slice(start, end), slice(top, bottom), slice(start - top, end - top)))
+    if len(chosen) == 1 or workers is None:
+        parts = [function(*strip) for strip in chosen]
+    else:
+        parts = list(workers[0].map(lambda strip: torch.inference_mode()(function)(*strip), chosen))
+    return parts[0] if len(parts) == 1 else torch.cat(parts, 2)
 
 
 def by_rows(function: Callable[[Tensor], Tensor], x: Tensor, halo: int, positions: int | None) -> Tensor:
-    """``function(x)`` of a map ``(N, C, H, W)`` computed in `strips`, so that only theirs of the activations lie in
+    """``function(x)`` of a map ``(N, C, H, W)`` computed in strips, so that only theirs of the activations lie in
     memory; ``halo`` is how many rows the result depends on to either side."""
-    parts = [
-        function(x[:, :, wide])[:, :, within]
-        for _, wide, within in strips(x.shape[2], x.shape[3], halo, positions)
-    ]
-    return parts[0] if len(parts) == 1 else torch.cat(parts, 2)
+    return in_strips(
+        lambda _, wide, within: function(x[:, :, wide])[:, :, within], x.shape[2], x.shape[3], halo, positions
+    )
 
 
 def frozen_layers(model: nn.Module) -> Iterator[tuple[str, FixedConv2d]]:

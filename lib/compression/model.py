@@ -42,7 +42,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.compression.config import CodecConfig
-from lib.compression.exact import FixedConv2d, StepReLU, by_rows, convolve, frozen_layers, strips, to_grid
+from lib.compression.exact import FixedConv2d, StepReLU, by_rows, convolve, frozen_layers, in_strips, to_grid
 from lib.flows import Invertible
 from lib.flows.layers import sum_per_sample
 
@@ -411,8 +411,8 @@ class Prior(nn.Module):
         # channels last, and the phases of a position side by side: all layers behind see them as twice the columns
         planes = torch.stack([near[channel][number] for channel, number in known], 3) if known else None
         n, height, width = near[0][0].shape
-        parts = []
-        for rows, wide, within in strips(height, width, self.near_halo, self.positions and self.positions // 4):
+
+        def network(rows: slice, wide: slice, within: slice) -> Tensor:
             if known:
                 x = convolve(planes[:, wide].permute(0, 3, 1, 2), weight, bias.repeat(count), 1)[:, :, within]
                 x = x.permute(0, 2, 3, 1).reshape(n, -1, width * count, hidden).permute(0, 3, 1, 2)
@@ -426,8 +426,9 @@ class Prior(nn.Module):
             elif not known:
                 x = x.repeat(n, 1, rows.stop - rows.start, width * count)
             x = self.activation(self.inner[index](self.activation(x, True)), True)
-            parts.append(self.outer[index](x, t))
-        out = parts[0] if len(parts) == 1 else torch.cat(parts, 2)
+            return self.outer[index](x, t)
+
+        out = in_strips(network, height, width, self.near_halo, self.positions and self.positions // 4)
         mean, raw = out.unflatten(3, (width, count)).permute(4, 0, 1, 2, 3).contiguous().chunk(2, 2)
         return mean, raw
 
