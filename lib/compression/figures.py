@@ -144,7 +144,7 @@ def rate_distortion(curves: pd.DataFrame, published: pd.DataFrame | None = None)
     def draw(name: str, points: pd.DataFrame, anchor: pd.DataFrame, **style: Any) -> None:
         left.plot(points["bpp"], points["psnr"], label=name, **style)
         ratio = evaluate.relative_rate(anchor, points, grid)
-        right.plot(grid, 100 * ratio, **style)
+        right.plot(grid, 100 * ratio, **style | {"marker": ""})
         relative.append(pd.DataFrame({"codec": name, "psnr": grid, "rate": ratio}))
 
     for name, points in codecs.items():
