@@ -198,6 +198,7 @@ def test_relative_rate_and_bd_rate_agree_on_parallel_curves():
     ratio = evaluate.relative_rate(anchor, half, np.array([27.0, 30.0, 39.0, 41.0]))
     assert np.isnan(ratio[[0, 3]]).all() and np.allclose(ratio[1:3], 0.5)
     assert evaluate.bd_rate(anchor, half, 0, 99) == pytest.approx(-50)
+    assert np.isnan(evaluate.bd_rate(anchor[:2], half, 0, 99))  # two points are no curve
     # a point that costs more and is worse does not bend the curve
     bumpy = pd.concat([half, pd.DataFrame({"bpp": [0.6], "psnr": [28.5]})])
     assert evaluate.bd_rate(anchor, bumpy, 0, 99) == pytest.approx(-50)

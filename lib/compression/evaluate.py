@@ -22,7 +22,7 @@ Images = Iterable[tuple[str, np.ndarray]]
 
 def to_tensor(image: np.ndarray) -> Tensor:
     """uint8 ``(H, W, 3)`` -> float ``(1, 3, H, W)`` in [0, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() / 255
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255
 
 
 def distortions(image: np.ndarray, decoded: np.ndarray, lpips: metrics.Lpips | None = None) -> dict[str, float]:
@@ -105,6 +105,8 @@ def bd_rate(anchor: pd.DataFrame, test: pd.DataFrame, low: float, high: float, m
     import bjontegaard
 
     (first, *ends), (second, *others) = _log_rate(anchor, metric), _log_rate(test, metric)
+    if first is None or second is None:
+        return float("nan")
     low, high = max(low, ends[0], others[0]), min(high, ends[1], others[1])
     if not low < high:
         return float("nan")
