@@ -197,6 +197,7 @@ def generations(frame: pd.DataFrame) -> Drawing:
     right.set(title="change since generation 1 (dB)", yscale="symlog")
     right.set_yscale("symlog", linthresh=0.1)
     right.set_yticks([0, -0.1, -1, -10], ["0", "−0.1", "−1", "−10"])
+    right.set_ylim(top=0.03)
     fig.legend(loc="outside lower center", ncols=5)
     return fig, means
 
