@@ -130,7 +130,8 @@ def _vvc_decode(data: bytes) -> np.ndarray:
         source, target = Path(folder) / "in.266", Path(folder) / "out.yuv"
         source.write_bytes(data[4:])
         # on several threads its decoder now and then gives a broken picture without an error
-        _run(["-threads", "1", "-f", "vvc", "-i", str(source), "-pix_fmt", "yuv420p10le", "-f", "rawvideo", str(target)])
+        arguments = ["-threads", "1", "-f", "vvc", "-i", str(source)]
+        _run([*arguments, "-pix_fmt", "yuv420p10le", "-f", "rawvideo", str(target)])
         luma = np.frombuffer(target.read_bytes(), "<u2")[: 3 * rows * columns]
     planes = np.moveaxis(luma.reshape(3, rows, columns).astype(float), 0, 2) - _OFFSET
     rgb = planes @ np.linalg.inv(_YCC).T * (255 / 1023)
