@@ -1,0 +1,225 @@
+"""Training tasks of chapter 7: what `lib.training` runs for each model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lib import data
+from lib.data import sprites as sprite_data
+from lib.dynamics import sources
+from lib.dynamics.baselines import Judge, OrderedModel, PlainVAE
+from lib.dynamics.config import DynamicsConfig, JudgeConfig, ModelConfig
+from lib.dynamics.model import DisentanglingModel, Terms, all_pairs
+from lib.metrics import psnr
+from lib.training import Task
+
+VALIDATED = 64
+"""Sets of the test split that the final metrics are measured on."""
+
+
+def disentangler(channels: int, config: ModelConfig) -> DisentanglingModel:
+    """The model of one config, freshly initialised."""
+    return DisentanglingModel(
+        channels, config.width, config.static, config.dynamic, config.hidden, config.components, config.sigma
+    )
+
+
+def random_pairs(count: int, pairs: int) -> Tensor:
+    """``pairs`` random ordered pairs of ``count`` frames, ``(pairs, 2)``; no pair twice while there are others."""
+    every = all_pairs(count)
+    order = torch.cat([torch.randperm(len(every)) for _ in range(-(-pairs // len(every)))])
+    return every[order[:pairs]]
+
+
+class SetTask(Task):
+    """Learns from unordered sets; ``kind`` is "ours", "vae" (no codes apart) or "single" (s from the frame itself)."""
+
+    def __init__(self, name: str, config: ModelConfig, seed: int, channels: int, kind: str = "ours") -> None:
+        super().__init__(name=name, config=config, seed=seed)
+        self.kind = kind
+        if kind == "vae":
+            latent = config.static + config.dynamic
+            self.model = PlainVAE(channels, config.width, latent, config.hidden, config.sigma)
+        else:
+            self.model = disentangler(channels, config)
+
+    def make_source(self, split: str):
+        """Sets of one split: an object with ``draw(n, count)``."""
+        raise NotImplementedError
+
+    def setup_data(self, device: torch.device) -> None:
+        self.train_source, self.test_source = self.make_source("train"), self.make_source("test")
+
+    def batch(self, step: int, rank: int = 0, world_size: int = 1) -> Tensor:
+        count = self.config.context * (self.kind == "ours") + self.config.targets
+        return self.train_source.draw(self.config.train.batch_size // world_size, count).to(self.device)
+
+    def terms(self, frames: Tensor) -> Terms:
+        """The bound of one batch; the first frames of each set are the context, the others are explained."""
+        config = self.config
+        if self.kind == "vae":
+            return self.model.terms(frames)
+        if self.kind == "single":  # every frame is a sequence of its own
+            alone = frames.flatten(0, 1)[:, None]
+            return self.model.terms(alone, alone, all_pairs(1), config.condition)
+        context, targets = frames.split([config.context, config.targets], 1)
+        return self.model.terms(context, targets, random_pairs(config.context, config.pairs), config.condition)
+
+    def training_step(self, batch: Tensor, step: int) -> Iterator:
+        terms = self.terms(batch)
+        weight = min(1.0, (step + 1) / self.config.warmup) if self.config.warmup else 1.0
+        yield "model", terms.loss(weight), {
+            "reconstruction": terms.reconstruction,
+            "kl_static": terms.kl_static,
+            "kl_dynamic": terms.kl_dynamic,
+        }
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        count = self.config.context * (self.kind == "ours") + self.config.targets
+        frames = self.test_source.draw(VALIDATED, count).to(self.device)
+        terms = self.terms(frames)
+        shown = frames[:, -terms.frames.shape[1] :] if self.kind != "single" else frames.flatten(0, 1)[:, None]
+        return {
+            "elbo": -terms.loss().item(),
+            "kl_static": terms.kl_static.item(),
+            "kl_dynamic": terms.kl_dynamic.item(),
+            "psnr": psnr(terms.frames.flatten(0, 1), shown.flatten(0, 1)).mean().item(),
+        }
+
+
+class SpritesTask(SetTask):
+    """Sets of one character; by ``grouping`` from all it does, or from one action only."""
+
+    def __init__(
+        self, name: str, config: ModelConfig, chapter: DynamicsConfig, seed: int, kind: str, grouping: str
+    ) -> None:
+        super().__init__(name, config, seed, 3, kind)
+        self.source, self.grouping = chapter.source, grouping
+
+    def data_identity(self) -> dict[str, str]:
+        return {**sprites_identity(self.source), "sets": f"{self.kind}, {self.grouping}"}
+
+    def make_source(self, split: str) -> sources.SpriteSets:
+        return sources.SpriteSets(self.source, split, self.grouping)
+
+
+def sprites_identity(source: str) -> dict[str, str]:
+    """Hash of the sprites of one source, for a checkpoint."""
+    return {"sprites": data.identity("sprites") if source == "lpc" else f"drawn, version {sprite_data.VERSION}"}
+
+
+class DigitsTask(SetTask):
+    """Sets of one moving and turning digit."""
+
+    def data_identity(self) -> dict[str, str]:
+        places = f"moves {sources.DigitSets.reach} px, turns {sources.DigitSets.turn} degrees"
+        return {"mnist": data.identity("mnist"), "sets": places}
+
+    def make_source(self, split: str) -> sources.DigitSets:
+        return sources.DigitSets(split)
+
+
+class OrderedTask(Task):
+    """The ordered baseline, on whole clips of one action in their order."""
+
+    def __init__(self, name: str, config: ModelConfig, chapter: DynamicsConfig, seed: int) -> None:
+        super().__init__(name=name, config=config, seed=seed)
+        self.source = chapter.source
+        self.model = OrderedModel(3, config.width, config.static, config.dynamic, config.hidden, config.sigma)
+
+    def data_identity(self) -> dict[str, str]:
+        return {**sprites_identity(self.source), "sets": "ordered clips"}
+
+    def setup_data(self, device: torch.device) -> None:
+        self.train_source = sources.SpriteSets(self.source, "train")
+        self.test_source = sources.SpriteSets(self.source, "test")
+
+    def batch(self, step: int, rank: int = 0, world_size: int = 1) -> Tensor:
+        return self.train_source.clips(self.config.train.batch_size // world_size)[0].to(self.device)
+
+    training_step = SetTask.training_step
+
+    def terms(self, frames: Tensor) -> Terms:
+        """The bound of one batch of clips."""
+        return self.model.terms(frames)
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        frames = self.test_source.clips(VALIDATED)[0].to(self.device)
+        terms = self.terms(frames)
+        return {
+            "elbo": -terms.loss().item(),
+            "kl_static": terms.kl_static.item(),
+            "kl_dynamic": terms.kl_dynamic.item(),
+            "psnr": psnr(terms.frames.flatten(0, 1), frames.flatten(0, 1)).mean().item(),
+        }
+
+
+class JudgeTask(Task):
+    """The judge of generated sprites."""
+
+    def __init__(self, name: str, config: JudgeConfig, chapter: DynamicsConfig, seed: int) -> None:
+        super().__init__(name=name, config=config, seed=seed)
+        self.source = chapter.source
+        self.model = Judge(
+            3,
+            config.width,
+            len(sprite_data.ACTIONS),
+            len(sprite_data.ATTRIBUTES),
+            sprite_data.VALUES,
+            sprite_data.FRAMES,
+        )
+
+    def data_identity(self) -> dict[str, str]:
+        return sprites_identity(self.source)
+
+    setup_data = OrderedTask.setup_data
+
+    def batch(self, step: int, rank: int = 0, world_size: int = 1) -> tuple[Tensor, ...]:
+        found = self.train_source.clips(self.config.train.batch_size // world_size)
+        return tuple(part.to(self.device) for part in found)
+
+    def training_step(self, batch: tuple[Tensor, ...], step: int) -> Iterator:
+        frames, actions, looks = batch
+        # a judge that has seen blur and noise does not fall for them, nor refuse them
+        noisy = (frames + 0.1 * torch.rand(len(frames), 1, 1, 1, 1) * torch.randn_like(frames)).clamp(0, 1)
+        action_logits, look_logits = self.model(noisy)
+        loss = F.cross_entropy(action_logits, actions) + F.cross_entropy(look_logits.flatten(0, 1), looks.flatten())
+        right = (action_logits.argmax(1) == actions).float().mean()
+        yield "model", loss, {"action": right, "attributes": (look_logits.argmax(2) == looks).float().mean()}
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        frames, actions, looks = (part.to(self.device) for part in self.test_source.clips(4 * VALIDATED))
+        action_logits, look_logits = self.model(frames)
+        return {
+            "action": (action_logits.argmax(1) == actions).float().mean().item(),
+            "attributes": (look_logits.argmax(2) == looks).float().mean().item(),
+        }
+
+
+def make(model: str, chapter: DynamicsConfig, seed: int) -> Task:
+    """The task of one of `MODELS`, freshly initialised from ``seed``."""
+    name = f"dynamics.{model}"
+    if model in _SPRITES:
+        kind, grouping = _SPRITES[model]
+        return SpritesTask(name, chapter.sprites, chapter, seed, kind, grouping)
+    if model == "ordered":
+        return OrderedTask(name, chapter.ordered, chapter, seed)
+    if model == "judge":
+        return JudgeTask(name, chapter.judge, chapter, seed)
+    return DigitsTask(name, chapter.digits, seed, sources.DigitSets.channels)
+
+
+_SPRITES = {
+    "sprites": ("ours", "recording"),
+    "sprites_clips": ("ours", "clip"),
+    "vae": ("vae", "recording"),
+    "single": ("single", "recording"),
+}
+MODELS = (*_SPRITES, "ordered", "judge", "digits")
