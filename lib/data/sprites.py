@@ -32,11 +32,12 @@ VERSION = 1
 
 # Cells of a sheet (row * 13 + column) by action, in the order in which they are shown; the spell has 7 drawings and
 # the slash 6, so some are shown twice, as in the authors' script.
-_CELLS = {
-    "walk": {way: [start + 7, *range(start, start + 7)] for way, start in (("left", 118), ("front", 131), ("right", 144))},
-    "spell": {way: [start + k for k in (0, 1, 2, 3, 4, 5, 4, 6)] for way, start in (("left", 13), ("front", 26), ("right", 39))},
-    "slash": {way: [start + k for k in (0, 1, 2, 3, 4, 5, 4, 0)] for way, start in (("left", 169), ("front", 182), ("right", 195))},
-}  # fmt: skip
+_FIRST_CELLS = {  # of each action by direction
+    "walk": {"left": 118, "front": 131, "right": 144},
+    "spell": {"left": 13, "front": 26, "right": 39},
+    "slash": {"left": 169, "front": 182, "right": 195},
+}
+_ORDER = {"walk": (7, 0, 1, 2, 3, 4, 5, 6), "spell": (0, 1, 2, 3, 4, 5, 4, 6), "slash": (0, 1, 2, 3, 4, 5, 4, 0)}
 _COLUMNS = 13
 
 
@@ -93,9 +94,7 @@ class Sprites:
     def clips(self, characters: np.ndarray, actions: np.ndarray) -> np.ndarray:
         """Whole clips: uint8 ``(N, 8, 64, 64, 3)``."""
         n = len(characters)
-        frames = self.frames(
-            np.repeat(characters, FRAMES), np.repeat(actions, FRAMES), np.tile(np.arange(FRAMES), n)
-        )
+        frames = self.frames(np.repeat(characters, FRAMES), np.repeat(actions, FRAMES), np.tile(np.arange(FRAMES), n))
         return frames.reshape(n, FRAMES, SIZE, SIZE, 3)
 
 
@@ -115,8 +114,8 @@ def _lpc_layers() -> list[np.ndarray]:
             cells = np.asarray(picture.convert("RGBA"))
         rows = cells.shape[0] // SIZE
         cells = cells.reshape(rows, SIZE, _COLUMNS, SIZE, 4).swapaxes(1, 2).reshape(-1, SIZE, SIZE, 4)
-        orders = [_CELLS[what][way] for what, way in (action.split() for action in ACTIONS)]
-        return cells[np.array(orders)]
+        actions = (action.split() for action in ACTIONS)
+        return cells[np.array([[_FIRST_CELLS[what][way] + k for k in _ORDER[what]] for what, way in actions])]
 
     layers = [np.stack([sheet(f"{name}/{value}.png") for value in range(VALUES)]) for name in ATTRIBUTES]
     return [*layers, sheet("shoes/1.png")[None]]
@@ -213,7 +212,8 @@ def _draw_bottom(pen: _Pen, pose: dict, way: str, value: int) -> None:
     colour = _CLOTH[value]
     (hx, hy), width = pose["hip"], 5.5 if way == "front" else 4.5
     if value % 2:  # a skirt, else trousers
-        pen.polygon([(hx - width, hy - 3), (hx + width, hy - 3), (hx + width + 4, hy + 8), (hx - width - 4, hy + 8)], colour)
+        hem = [(hx + width + 4, hy + 8), (hx - width - 4, hy + 8)]
+        pen.polygon([(hx - width, hy - 3), (hx + width, hy - 3), *hem], colour)
         return
     for name in "lr":
         hip, foot = pose[f"hip {name}"], pose[f"foot {name}"]
@@ -226,7 +226,8 @@ def _draw_top(pen: _Pen, pose: dict, way: str, value: int) -> None:
     colour = _CLOTH[(value + 3) % VALUES]
     (nx, ny), (hx, hy) = pose["neck"], pose["hip"]
     width = 7 if way == "front" else 5
-    pen.polygon([(nx - width, ny + 1), (nx + width, ny + 1), (hx + width - 1, hy - 2), (hx - width + 1, hy - 2)], colour)
+    waist = [(hx + width - 1, hy - 2), (hx - width + 1, hy - 2)]
+    pen.polygon([(nx - width, ny + 1), (nx + width, ny + 1), *waist], colour)
     sleeve = (0.0, 0.45, 0.95)[value % 3]
     for name in "lr":
         shoulder, hand = pose[f"shoulder {name}"], pose[f"hand {name}"]

@@ -1,16 +1,107 @@
-"""Chapter 7: one static code for what the frames of a sequence share, one small dynamic code for each frame."""
+"""Chapter 7: one static code for what the frames of a sequence share, one small dynamic code for each frame.
+
+model = load("laptop", "faces")
+static, dynamic = model.codes(frames)       # (N, T, 3, 64, 64) in [0, 1] -> (N, S), (N, T, 2)
+swapped = model.decode(static[:1], dynamic[1:2])
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lib import config as configs
 from lib.dynamics.config import DynamicsConfig
+from lib.dynamics.model import IMAGE, DisentanglingModel
+from lib.dynamics.sources import as_frames, check_sets
 from lib.dynamics.tasks import MODELS, make
+from lib.errors import UserError
 from lib.training import Task
 
 TASKS = MODELS
+SHIPPED = {"faces": "faces", "people": "people_0", "sprites": "sprites", "digits": "digits"}
+"""Models that `load` knows, and their tasks."""
+_MAX_FRAMES, _MAX_PIXELS = 1000, 64_000_000
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 
-__all__ = ["TASKS", "DynamicsConfig", "task"]
+__all__ = ["SHIPPED", "TASKS", "DisentanglingModel", "DynamicsConfig", "load", "read_frames", "task"]
 
 
 def task(model: str, config: DynamicsConfig, seed: int = 0) -> Task:
     """The training task of one of `TASKS`, freshly initialised from ``seed``."""
     return make(model, config, seed)
+
+
+def load(preset: str = "laptop", model: str = "faces", device: str = "cpu") -> DisentanglingModel:
+    """A shipped (or own) trained model, ready to use.
+
+    Args:
+        preset: whose checkpoint.
+        model: one of `SHIPPED`.
+        device: see `lib.config.resolve_device`.
+
+    Raises:
+        UserError: no such model or preset, or nothing is trained for it.
+    """
+    from lib.checkpoints import find, restore
+
+    if model not in SHIPPED:
+        raise UserError(
+            f"there is no model {model!r}{configs.nearest(model, SHIPPED)}; there are: {', '.join(SHIPPED)}"
+        )
+    wanted = make(SHIPPED[model], configs.load("07_disentangled_dynamics", preset), 0)
+    found = find(wanted)
+    if found is None:
+        raise UserError(
+            f"nothing is trained for {wanted.name} at preset {preset}; run python -m lib.training {wanted.name} "
+            f"--preset {preset}"
+        )
+    restore(wanted, *found, configs.resolve_device(device))
+    return wanted.model
+
+
+def read_frames(folder: Path, channels: int = 3) -> tuple[list[str], torch.Tensor]:
+    """The pictures of a folder in the order of their names: names and frames ``(T, C, 64, 64)`` in [0, 1].
+
+    Pictures larger than 64 pixels are reduced, their middle square if they are not square.
+
+    Raises:
+        UserError: no such folder, no picture in it, pictures of several sizes, too many, or one that cannot be read.
+    """
+    from PIL import Image
+
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder; name one that holds the frames of one sequence")
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
+    if not paths:
+        raise UserError(f"{folder} holds no picture ({', '.join(_SUFFIXES)})")
+    if len(paths) > _MAX_FRAMES:
+        raise UserError(f"{folder} holds {len(paths)} pictures; at most {_MAX_FRAMES} are taken, choose some")
+    frames, first = [], None
+    for path in paths:
+        try:
+            with Image.open(path) as picture:
+                size = picture.size
+                if size[0] * size[1] > _MAX_PIXELS:
+                    raise UserError(f"{path} has {size[0]}x{size[1]} pixels, more than {_MAX_PIXELS:,}; reduce it")
+                first = first or (path.name, size)
+                if size != first[1]:
+                    raise UserError(
+                        f"{path.name} has {size[0]}x{size[1]} pixels, {first[0]} has {first[1][0]}x{first[1][1]}: "
+                        "the frames of a sequence have one size"
+                    )
+                if min(size) < 8:
+                    raise UserError(f"{path.name} has {size[0]}x{size[1]} pixels; frames have at least 8 each way")
+                side = min(size)
+                left, top = (size[0] - side) // 2, (size[1] - side) // 2
+                square = picture.convert("RGB" if channels == 3 else "L").crop((left, top, left + side, top + side))
+                square = square.resize(
+                    (IMAGE, IMAGE), Image.Resampling.BOX if side > IMAGE else Image.Resampling.BICUBIC
+                )
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise UserError(f"cannot read the picture {path}: {' '.join(str(error).split())}") from None
+        frames.append(np.asarray(square).reshape(IMAGE, IMAGE, channels))
+    check_sets([np.array(frames)])
+    return [path.name for path in paths], as_frames(np.array(frames))

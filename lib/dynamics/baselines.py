@@ -95,9 +95,7 @@ class OrderedModel(nn.Module):
         decoded = self.decode(static, dynamic)
         error = (decoded - frames).square().sum((2, 3, 4)).mean()
         kl = q_dynamic.log_prob(dynamic) - self._prior(dynamic).log_prob(dynamic)
-        return Terms(
-            error / (2 * self.sigma**2), q_static.kl_standard().mean() / frames.shape[1], kl.mean(), decoded
-        )
+        return Terms(error / (2 * self.sigma**2), q_static.kl_standard().mean() / frames.shape[1], kl.mean(), decoded)
 
 
 class Judge(nn.Module):

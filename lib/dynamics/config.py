@@ -54,10 +54,10 @@ class DynamicsConfig(Config):
     source: Literal["lpc", "drawn"] = Field(description="sprites of the catalog, or drawn ones that need no download")
     sprites: ModelConfig
     ordered: ModelConfig
+    ablation: ModelConfig
     judge: JudgeConfig
     digits: ModelConfig
     faces: ModelConfig
     rendered: FacesConfig
     people: ModelConfig
-    folds: int = Field(ge=2, le=10, description="parts that the real people are divided into, for cross-validation")
     evaluated: int = Field(ge=8, le=2664, description="test clips of sprites that are judged")

@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lib import data
+from lib.data import actors, people
 from lib.data import sprites as sprite_data
-from lib.dynamics import sources
+from lib.dynamics import faces, sources
 from lib.dynamics.baselines import Judge, OrderedModel, PlainVAE
 from lib.dynamics.config import DynamicsConfig, JudgeConfig, ModelConfig
 from lib.dynamics.model import DisentanglingModel, Terms, all_pairs
@@ -36,7 +37,11 @@ def random_pairs(count: int, pairs: int) -> Tensor:
 
 
 class SetTask(Task):
-    """Learns from unordered sets; ``kind`` is "ours", "vae" (no codes apart) or "single" (s from the frame itself)."""
+    """Learns from unordered sets.
+
+    ``kind`` is "ours"; "seen", the frames to explain are those that s is inferred from; "single", every frame is a
+    sequence of its own; or "vae", one code a frame and nothing else.
+    """
 
     def __init__(self, name: str, config: ModelConfig, seed: int, channels: int, kind: str = "ours") -> None:
         super().__init__(name=name, config=config, seed=seed)
@@ -55,8 +60,12 @@ class SetTask(Task):
         self.train_source, self.test_source = self.make_source("train"), self.make_source("test")
 
     def batch(self, step: int, rank: int = 0, world_size: int = 1) -> Tensor:
-        count = self.config.context * (self.kind == "ours") + self.config.targets
-        return self.train_source.draw(self.config.train.batch_size // world_size, count).to(self.device)
+        return self.train_source.draw(self.config.train.batch_size // world_size, self.count).to(self.device)
+
+    @property
+    def count(self) -> int:
+        """Frames of a set that a step needs."""
+        return self.config.targets + (self.config.context if self.kind == "ours" else 0)
 
     def terms(self, frames: Tensor) -> Terms:
         """The bound of one batch; the first frames of each set are the context, the others are explained."""
@@ -66,22 +75,27 @@ class SetTask(Task):
         if self.kind == "single":  # every frame is a sequence of its own
             alone = frames.flatten(0, 1)[:, None]
             return self.model.terms(alone, alone, all_pairs(1), config.condition)
+        if self.kind == "seen":
+            return self.model.terms(frames, frames, random_pairs(config.targets, config.pairs), config.condition)
         context, targets = frames.split([config.context, config.targets], 1)
         return self.model.terms(context, targets, random_pairs(config.context, config.pairs), config.condition)
 
     def training_step(self, batch: Tensor, step: int) -> Iterator:
         terms = self.terms(batch)
         weight = min(1.0, (step + 1) / self.config.warmup) if self.config.warmup else 1.0
-        yield "model", terms.loss(weight), {
-            "reconstruction": terms.reconstruction,
-            "kl_static": terms.kl_static,
-            "kl_dynamic": terms.kl_dynamic,
-        }
+        yield (
+            "model",
+            terms.loss(weight),
+            {
+                "reconstruction": terms.reconstruction,
+                "kl_static": terms.kl_static,
+                "kl_dynamic": terms.kl_dynamic,
+            },
+        )
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        count = self.config.context * (self.kind == "ours") + self.config.targets
-        frames = self.test_source.draw(VALIDATED, count).to(self.device)
+        frames = self.test_source.draw(VALIDATED, self.count).to(self.device)
         terms = self.terms(frames)
         shown = frames[:, -terms.frames.shape[1] :] if self.kind != "single" else frames.flatten(0, 1)[:, None]
         return {
@@ -122,6 +136,38 @@ class DigitsTask(SetTask):
 
     def make_source(self, split: str) -> sources.DigitSets:
         return sources.DigitSets(split)
+
+
+class FacesTask(SetTask):
+    """Sets of one rendered person with known expressions, which the model is not told."""
+
+    def __init__(self, name: str, config: ModelConfig, chapter: DynamicsConfig, seed: int) -> None:
+        super().__init__(name, config, seed, 3)
+        self.rendered = chapter.rendered
+
+    def data_identity(self) -> dict[str, str]:
+        r = self.rendered
+        return {"actors": f"version {actors.VERSION}.{faces.VERSION}, {r.people} people, {r.frames} frames each"}
+
+    def make_source(self, split: str) -> sources.FrameSets:
+        first, count = (0, self.rendered.people) if split == "train" else (faces.UNSEEN, self.rendered.unseen)
+        return sources.FrameSets(list(faces.rendered(first, count, self.rendered.frames).frames))
+
+
+class PeopleTask(SetTask):
+    """Sets of one real person; one part of the people is held out."""
+
+    def __init__(self, name: str, config: ModelConfig, chapter: DynamicsConfig, seed: int, fold: int) -> None:
+        super().__init__(name, config, seed, 3)
+        self.fold, self.parts = fold, FOLDS
+
+    def data_identity(self) -> dict[str, str]:
+        sets = {name: data.identity(name) for name in ("london512", "grid10")}
+        return {**sets, "aligned": f"version {people.VERSION}", "held out": f"part {self.fold} of {self.parts}"}
+
+    def make_source(self, split: str) -> sources.FrameSets:
+        train, held = faces.real_sets(self.fold, self.parts)
+        return faces.AugmentedSets(train) if split == "train" else sources.FrameSets(held)
 
 
 class OrderedTask(Task):
@@ -203,23 +249,36 @@ class JudgeTask(Task):
         }
 
 
+ABLATIONS: dict[str, tuple[str, str, dict]] = {
+    # kind, grouping, changes of the config
+    "reference": ("ours", "recording", {}),
+    "clips": ("ours", "clip", {}),
+    "seen": ("seen", "recording", {}),
+    "always": ("ours", "recording", {"condition": 1.0}),
+    "single": ("single", "recording", {}),
+    "vae": ("vae", "recording", {}),
+}
+FOLDS = 4
+"""Parts that the real people are divided into: each is held out by one model."""
+MODELS = (
+    *("sprites", "ordered", "judge", "digits", "faces"),
+    *(f"people_{fold}" for fold in range(FOLDS)),
+    *(f"ablation_{variant}" for variant in ABLATIONS),
+)
+
+
 def make(model: str, chapter: DynamicsConfig, seed: int) -> Task:
     """The task of one of `MODELS`, freshly initialised from ``seed``."""
     name = f"dynamics.{model}"
-    if model in _SPRITES:
-        kind, grouping = _SPRITES[model]
-        return SpritesTask(name, chapter.sprites, chapter, seed, kind, grouping)
-    if model == "ordered":
-        return OrderedTask(name, chapter.ordered, chapter, seed)
-    if model == "judge":
-        return JudgeTask(name, chapter.judge, chapter, seed)
-    return DigitsTask(name, chapter.digits, seed, sources.DigitSets.channels)
-
-
-_SPRITES = {
-    "sprites": ("ours", "recording"),
-    "sprites_clips": ("ours", "clip"),
-    "vae": ("vae", "recording"),
-    "single": ("single", "recording"),
-}
-MODELS = (*_SPRITES, "ordered", "judge", "digits")
+    if model.startswith("ablation_"):
+        kind, grouping, changes = ABLATIONS[model.removeprefix("ablation_")]
+        config = chapter.ablation.model_copy(update=changes)
+        return SpritesTask(name, config, chapter, seed, kind, grouping)
+    if model.startswith("people_"):
+        return PeopleTask(name, chapter.people, chapter, seed, int(model.removeprefix("people_")))
+    if model == "digits":
+        return DigitsTask(name, chapter.digits, seed, sources.DigitSets.channels)
+    if model == "sprites":
+        return SpritesTask(name, chapter.sprites, chapter, seed, "ours", "recording")
+    classes = {"ordered": OrderedTask, "judge": JudgeTask, "faces": FacesTask}
+    return classes[model](name, getattr(chapter, model), chapter, seed)

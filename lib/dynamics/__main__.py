@@ -1,0 +1,93 @@
+"""``python -m lib.dynamics encode FRAMES_DIR OUT.json`` · ``swap STATIC_DIR DYNAMIC_DIR OUT.png``."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+from lib.errors import UserError, command_line
+
+
+def _arguments() -> argparse.Namespace:
+    class Parser(argparse.ArgumentParser):
+        def error(self, message: str) -> NoReturn:
+            raise UserError(f"{message}; see python -m lib.dynamics --help")
+
+    parser = Parser(prog="python -m lib.dynamics", description="The model of chapter 7.", allow_abbrev=False)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, text: str, *folders: str, out: str) -> None:
+        added = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        for folder in folders:
+            added.add_argument(folder.lower(), metavar=folder, type=Path)
+        added.add_argument("output", metavar=out, type=Path)
+        added.add_argument("--model", default="faces", help="faces (default), people, sprites or digits")
+        added.add_argument("--preset", default="laptop", help="whose checkpoint: laptop (default), full, smoke")
+        added.add_argument("--json", action="store_true", help="a summary as JSON on stdout")
+
+    command("encode", "Frames of one sequence to its codes.", "FRAMES_DIR", out="OUT.json")
+    command("swap", "Who of one sequence, what of another.", "STATIC_DIR", "DYNAMIC_DIR", out="OUT.png")
+    return parser.parse_args()
+
+
+def _encode(arguments: argparse.Namespace) -> dict[str, Any]:
+    from lib.dynamics import load, read_frames
+    from lib.files import write_files
+
+    model = load(arguments.preset, arguments.model)
+    names, frames = read_frames(arguments.frames_dir, model.channels)
+    static, dynamic = model.codes(frames[None])
+    codes = {
+        "model": f"{arguments.model}-{arguments.preset}",
+        "static": static[0].tolist(),
+        "dynamic": {name: code.tolist() for name, code in zip(names, dynamic[0], strict=True)},
+    }
+    text = json.dumps(codes, indent=1) + "\n"
+    write_files({arguments.output: lambda partial: partial.write_text(text, encoding="utf-8") and None})
+    return {"frames": len(names), "static_size": static.shape[1], "dynamic_size": dynamic.shape[2]}
+
+
+def _swap(arguments: argparse.Namespace) -> dict[str, Any]:
+    import numpy as np
+    from PIL import Image
+
+    from lib.dynamics import load, read_frames
+    from lib.dynamics.study import to_images
+    from lib.files import write_files
+
+    if arguments.output.suffix.lower() != ".png":
+        raise UserError(f"cannot write {arguments.output.name}: the picture is a PNG, name it OUT.png")
+    model = load(arguments.preset, arguments.model)
+    _, who = read_frames(arguments.static_dir, model.channels)
+    names, what = read_frames(arguments.dynamic_dir, model.channels)
+    static, _ = model.codes(who[None])
+    _, dynamic = model.codes(what[None])
+    rows = [to_images(what), to_images(model.decode(static, dynamic)[0])]
+    picture = np.concatenate([np.concatenate(list(row), 1) for row in rows], 0)
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG")
+    data = buffer.getvalue()
+    write_files({arguments.output: lambda partial: partial.write_bytes(data) and None})
+    return {"frames": len(names), "width": picture.shape[1], "height": picture.shape[0]}
+
+
+def main() -> None:
+    """Run one command; errors are one line and exit code 2, output files appear whole or not at all."""
+    import torch
+
+    arguments = _arguments()
+    with torch.no_grad():
+        result = {"encode": _encode, "swap": _swap}[arguments.command](arguments)
+    print(f"wrote {arguments.output}", file=sys.stderr)
+    if arguments.json:
+        print(json.dumps(result))
+    else:
+        print("\n".join(f"{name.replace('_', ' ')}: {value}" for name, value in result.items()))
+
+
+if __name__ == "__main__":
+    command_line(main)

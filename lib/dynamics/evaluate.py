@@ -1,0 +1,195 @@
+"""Measures of chapter 7: what is kept when a code is exchanged, and what each code gives away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor
+
+from lib.data import sprites as sprite_data
+from lib.dynamics.baselines import Judge, PlainVAE
+from lib.dynamics.model import all_pairs
+from lib.dynamics.sources import SpriteSets, as_frames
+from lib.metrics import psnr
+
+BATCH = 32
+
+
+class TwoCodes(Protocol):
+    """What is measured: frames ``(N, T, C, 64, 64)`` to codes ``(N, S)`` and ``(N, T, D)``, and back."""
+
+    def codes(self, frames: Tensor) -> tuple[Tensor, Tensor]: ...
+
+    def decode(self, static: Tensor, dynamic: Tensor) -> Tensor: ...
+
+
+class SplitVAE:
+    """A plain VAE whose code is taken apart after the fact: what varies within a sequence is called dynamic.
+
+    The ``dynamic`` numbers of its code with the largest share of variance within sequences are d; the mean over the
+    frames of all others is s.
+    """
+
+    def __init__(self, vae: PlainVAE, frames: Tensor, dynamic: int) -> None:
+        self.vae = vae
+        codes = self._encode(frames)
+        within = codes.var(1).mean(0) / codes.flatten(0, 1).var(0).clamp_min(1e-9)
+        order = within.argsort(descending=True)
+        self.dynamic, self.static = order[:dynamic].sort().values, order[dynamic:].sort().values
+
+    def _encode(self, frames: Tensor) -> Tensor:
+        flat = frames.flatten(0, 1)
+        return torch.cat([self.vae.encode(part).mean for part in flat.split(256)]).view(*frames.shape[:2], -1)
+
+    def codes(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """See `TwoCodes`."""
+        codes = self._encode(frames)
+        return codes[..., self.static].mean(1), codes[..., self.dynamic]
+
+    def decode(self, static: Tensor, dynamic: Tensor) -> Tensor:
+        """See `TwoCodes`."""
+        n, t = dynamic.shape[:2]
+        codes = torch.empty(n, t, len(self.static) + len(self.dynamic))
+        codes[..., self.static], codes[..., self.dynamic] = static[:, None], dynamic
+        frames = self.vae.decoder(codes.flatten(0, 1))
+        return frames.view(n, t, *frames.shape[1:])
+
+
+class Clips:
+    """Whole clips of a split in a fixed random order: frames on demand, with their labels."""
+
+    def __init__(self, source: SpriteSets, count: int) -> None:
+        characters, actions = source.all_clips()
+        self.sprites, self.characters, self.actions = source.sprites, characters[:count], actions[:count]
+        self.attributes = sprite_data.attributes(self.characters)
+
+    def __len__(self) -> int:
+        return len(self.characters)
+
+    def batches(self) -> Iterator[Tensor]:
+        """Frames ``(<= 32, 8, 3, 64, 64)``."""
+        for start in range(0, len(self), BATCH):
+            part = slice(start, start + BATCH)
+            yield as_frames(self.sprites.clips(self.characters[part], self.actions[part]))
+
+
+@torch.no_grad()
+def codes_of(model: TwoCodes, clips: Clips) -> tuple[Tensor, Tensor]:
+    """Codes of all clips: ``(N, S)`` and ``(N, 8, D)``."""
+    static, dynamic = zip(*(model.codes(frames) for frames in clips.batches()), strict=True)
+    return torch.cat(static), torch.cat(dynamic)
+
+
+@torch.no_grad()
+def judged(judge: Judge, model: TwoCodes, static: Tensor, dynamic: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Judge's probabilities of decoded clips: actions ``(N, 9)``, and the chosen attributes ``(N, 4)``."""
+    actions, looks = [], []
+    for s, d in zip(static.split(BATCH), dynamic.split(BATCH), strict=True):
+        action, look = judge(model.decode(s, d))
+        actions.append(action.double().softmax(1))
+        looks.append(look.argmax(2))
+    return torch.cat(actions).numpy(), torch.cat(looks).numpy()
+
+
+def entropies(probabilities: np.ndarray) -> dict[str, float]:
+    """Of a judge's probabilities ``(N, K)``: H(y|x), H(y) in nats and the inception score exp(H(y) - H(y|x))."""
+    p = np.clip(probabilities, 1e-12, 1)
+    mean = p.mean(0)
+    conditional, marginal = -(p * np.log(p)).sum(1).mean(), -(mean * np.log(mean)).sum()
+    return {"IS": float(np.exp(marginal - conditional)), "H(y|x)": float(conditional), "H(y)": float(marginal)}
+
+
+def probe(codes: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> float:
+    """Accuracy of a linear classifier of ``labels`` from ``codes (N, K)``, fitted on half of the ``groups`` and
+    measured on the other half, so that no character is on both sides."""
+    names = np.unique(groups)
+    fit = np.isin(groups, np.random.RandomState(0).permutation(names)[: len(names) // 2])
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300))
+    return float(model.fit(codes[fit], labels[fit]).score(codes[~fit], labels[~fit]))
+
+
+def other_characters(clips: Clips) -> np.ndarray:
+    """For each clip the index of another one, of another character: a fixed random partner."""
+    order = np.random.RandomState(1).permutation(len(clips))
+    partner = np.empty(len(clips), np.int64)
+    partner[order] = np.roll(order, 1)
+    same = np.flatnonzero(clips.characters[partner] == clips.characters)
+    for index in same:
+        candidates = np.flatnonzero(clips.characters != clips.characters[index])
+        partner[index] = candidates[index % len(candidates)]
+    return partner
+
+
+@torch.no_grad()
+def swaps(model: TwoCodes, judge: Judge, clips: Clips) -> dict[str, float]:
+    """All measures of one model on one set of clips, shares in percent.
+
+    ``action kept``: judge's action of the own dynamics under another character's static code is the own one.
+    ``<attribute> kept``: judge's attribute of the own static code under another clip's dynamics is the own one.
+    ``character from d``: attribute read from a single dynamic code by a linear probe, mean over the four (chance 16.7).
+    ``action from s``: action read from the static code (chance 11.1).
+    """
+    static, dynamic = codes_of(model, clips)
+    partner = torch.from_numpy(other_characters(clips))
+    actions, _ = judged(judge, model, static[partner], dynamic)
+    _, looks = judged(judge, model, static, dynamic[partner])
+    right, own = actions.argmax(1) == clips.actions, looks == clips.attributes
+    row = {"action kept": 100 * right.mean(), **entropies(actions)}
+    row |= {f"{name} kept": 100 * own[:, k].mean() for k, name in enumerate(sprite_data.ATTRIBUTES)}
+    flat = dynamic.flatten(0, 1).numpy()
+    owner = np.repeat(clips.characters, dynamic.shape[1])
+    looks_of = np.repeat(clips.attributes, dynamic.shape[1], 0)
+    row["character from d"] = 100 * np.mean([probe(flat, looks_of[:, k], owner) for k in range(looks_of.shape[1])])
+    row["character from s"] = 100 * np.mean(
+        [probe(static.numpy(), clips.attributes[:, k], clips.characters) for k in range(looks_of.shape[1])]
+    )
+    row["action from s"] = 100 * probe(static.numpy(), clips.actions, clips.characters)
+    row["action from d"] = 100 * probe(dynamic.flatten(1).numpy(), clips.actions, clips.characters)
+    decoded = zip(static.split(BATCH), dynamic.split(BATCH), clips.batches(), strict=True)
+    scores = [psnr(model.decode(s, d).flatten(0, 1), x.flatten(0, 1)) for s, d, x in decoded]
+    row["PSNR"] = torch.cat(scores).mean().item()
+    return {name: float(value) for name, value in row.items()}
+
+
+@torch.no_grad()
+def shuffled(model: TwoCodes, frames: Tensor, seed: int = 0) -> float:
+    """Largest change of the static code when the frames of each set come in another order, relative to its length."""
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.stack([torch.randperm(frames.shape[1], generator=generator) for _ in frames])
+    moved = torch.stack([f[o] for f, o in zip(frames, order, strict=True)])
+    before, after = model.codes(frames)[0], model.codes(moved)[0]
+    return ((after - before).norm(dim=1) / before.norm(dim=1)).max().item()
+
+
+@torch.no_grad()
+def by_count(model, judge: Judge, clips: Clips, counts: tuple[int, ...] = (1, 2, 4, 8)) -> pd.DataFrame:
+    """What is kept when the static code is inferred from fewer frames of a clip (our model only)."""
+    rows = []
+    partner = torch.from_numpy(other_characters(clips))
+    for count in counts:
+        times = np.linspace(0, sprite_data.FRAMES, count, endpoint=False).astype(int)
+        static, dynamic = [], []
+        for frames in clips.batches():
+            s = model.static(frames[:, times], all_pairs(count)).mean
+            static.append(s)
+            dynamic.append(model.dynamic(frames, s).mean)
+        static, dynamic = torch.cat(static), torch.cat(dynamic)
+        actions, _ = judged(judge, model, static[partner], dynamic)
+        _, looks = judged(judge, model, static, dynamic[partner])
+        kept = (looks == clips.attributes).mean(0)
+        rows.append(
+            {
+                "frames": count,
+                "action kept": 100 * (actions.argmax(1) == clips.actions).mean(),
+                "character kept": 100 * kept.mean(),
+                "action from s": 100 * probe(static.numpy(), clips.actions, clips.characters),
+            }
+        )
+    return pd.DataFrame(rows)

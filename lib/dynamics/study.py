@@ -1,0 +1,285 @@
+"""What chapter 7 measures and shows on data that does not arrive in packages: computed once, then loaded.
+
+    python -m lib.dynamics.study --preset laptop            # whatever is missing, into runs/tables/dynamics
+    python -m lib.dynamics.study --preset laptop --ship     # into checkpoints/dynamics
+
+Pictures are stored like tables: one row a tile, the tile as a PNG in base64.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import io
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.model_selection import GroupKFold, cross_val_predict
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor
+
+from lib import checkpoints, data
+from lib import config as configs
+from lib.checkpoints import evaluate_or_load, task_hash
+from lib.data import people
+from lib.data import sprites as sprite_data
+from lib.dynamics import evaluate, faces
+from lib.dynamics.baselines import Judge, PlainVAE
+from lib.dynamics.config import DynamicsConfig
+from lib.dynamics.evaluate import Clips, SplitVAE
+from lib.dynamics.model import DisentanglingModel
+from lib.dynamics.sources import SpriteSets, as_frames
+from lib.dynamics.tasks import FOLDS, make
+from lib.training import Task
+
+METHODS = {"sprites": "unordered sets (ours)", "ordered": "ordered baseline (DSVAE)"}
+"""Models of the comparison on sprites and their names in tables."""
+VARIANTS = {
+    "ablation_reference": "reference",
+    "ablation_clips": "sets of one action",
+    "ablation_seen": "context holds the frames to explain",
+    "ablation_always": "prior always sees s",
+    "ablation_single": "single frames",
+    "ablation_vae": "plain VAE, code split afterwards",
+}
+"""Smaller models that differ in one thing each, and their names in tables."""
+
+
+def stored(name: str, decides: Mapping, function: Callable[[], pd.DataFrame], **options) -> pd.DataFrame:
+    """`lib.checkpoints.evaluate_or_load` of this chapter; ``options``: recompute, ship."""
+    return evaluate_or_load(name, dict(decides), function, package="dynamics", **options)[0]
+
+
+# ------------------------------------------------------------------------------------------------------------ pictures
+
+
+def to_rows(images: np.ndarray) -> pd.DataFrame:
+    """Tiles uint8 ``(R, K, H, W, 3)`` as a table: row, column, png (base64)."""
+    from PIL import Image
+
+    rows = []
+    for (row, column), _ in np.ndenumerate(np.empty(images.shape[:2])):
+        buffer = io.BytesIO()
+        Image.fromarray(images[row, column]).save(buffer, "PNG", optimize=True)
+        rows.append({"row": row, "column": column, "png": base64.b64encode(buffer.getvalue()).decode("ascii")})
+    return pd.DataFrame(rows)
+
+
+def from_rows(frame: pd.DataFrame) -> np.ndarray:
+    """The inverse of `to_rows`."""
+    from PIL import Image
+
+    tiles = [np.array(Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")) for png in frame["png"]]
+    shape = (int(frame["row"].max()) + 1, int(frame["column"].max()) + 1)
+    return np.array(tiles).reshape(*shape, *tiles[0].shape)
+
+
+def to_images(frames: Tensor) -> np.ndarray:
+    """Frames ``(..., C, H, W)`` in [0, 1] as uint8 ``(..., H, W, 3)``."""
+    frames = frames.movedim(-3, -1)
+    frames = frames.expand(*frames.shape[:-1], 3)
+    return (frames.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+
+
+@torch.no_grad()
+def swap_grid(model: evaluate.TwoCodes, static: Tensor, dynamic: Tensor, time: int = 0) -> np.ndarray:
+    """Static code of the row, dynamics of the column: uint8 tiles ``(N + 1, M + 1, 64, 64, 3)``.
+
+    The first row shows the frames that the dynamics come from, the first column one frame of each sequence that the
+    static codes come from; the corner is black.
+
+    Args:
+        static: sequences ``(N, T, C, 64, 64)``.
+        dynamic: single frames of other sequences with their sequences: ``(M, T, C, 64, 64)``.
+        time: which frame of each sequence is shown and, for ``dynamic``, used.
+    """
+    s, _ = model.codes(static)
+    _, d = model.codes(dynamic)
+    n, m = len(s), len(d)
+    decoded = model.decode(s, d[None, :, time].expand(n, -1, -1))
+    tiles = np.zeros((n + 1, m + 1, *decoded.shape[-2:], 3), np.uint8)
+    tiles[0, 1:] = to_images(dynamic[:, time])
+    tiles[1:, 0] = to_images(static[:, time])
+    tiles[1:, 1:] = to_images(decoded)
+    return tiles
+
+
+# ------------------------------------------------------------------------------------------------------------- sprites
+
+
+class Sprites:
+    """Measurements on the sprites of a preset. ``tasks``: those of `METHODS`, `VARIANTS` and ``"judge"``, trained."""
+
+    def __init__(self, settings: DynamicsConfig, tasks: Mapping[str, Task]) -> None:
+        self.settings, self.tasks = settings, tasks
+        self.source = settings.source
+
+    def _decides(self, *models: str, **more) -> dict:
+        return {**{name: task_hash(self.tasks[name]) for name in models}, **more}
+
+    def _test(self, count: int | None = None) -> Clips:
+        return Clips(SpriteSets(self.source, "test"), count or self.settings.evaluated)
+
+    def _judge(self) -> Judge:
+        return self.tasks["judge"].model.cpu().eval()
+
+    def two_codes(self, name: str) -> evaluate.TwoCodes:
+        """The trained model ``name`` as something with a static and a dynamic code."""
+        model = self.tasks[name].model.cpu().eval()
+        if not isinstance(model, PlainVAE):
+            return model
+        with checkpoints.kept_random_states(), torch.no_grad():
+            torch.manual_seed(0)
+            frames = SpriteSets(self.source, "train").draw(64, 8)
+            return SplitVAE(model, frames, self.settings.ablation.dynamic)
+
+    def comparison(self, methods: Mapping[str, str], **options) -> pd.DataFrame:
+        """`evaluate.swaps` of each of ``methods`` (`METHODS` or `VARIANTS`), one stored table each."""
+        count = self.settings.evaluated if methods is METHODS else min(600, self.settings.evaluated)
+        rows = []
+        for name, title in methods.items():
+
+            def compute(name: str = name) -> pd.DataFrame:
+                return pd.DataFrame([evaluate.swaps(self.two_codes(name), self._judge(), self._test())])
+
+            found = stored(f"swaps_{name}", self._decides(name, "judge", clips=count), compute, **options)
+            rows.append(pd.concat([pd.DataFrame({"method": [title]}), found], axis=1))
+        return pd.concat(rows, ignore_index=True)
+
+    def ceiling(self, **options) -> pd.DataFrame:
+        """The judge on real clips of the test characters: share of actions and of each attribute it gets right."""
+
+        def compute() -> pd.DataFrame:
+            clips, judge = self._test(), self._judge()
+            actions, looks = [], []
+            with torch.no_grad():
+                for frames in clips.batches():
+                    action, look = judge(frames)
+                    actions.append(action.double().softmax(1))
+                    looks.append(look.argmax(2))
+            p, looks = torch.cat(actions).numpy(), torch.cat(looks).numpy()
+            row = {"action kept": 100 * (p.argmax(1) == clips.actions).mean(), **evaluate.entropies(p)}
+            kept = 100 * (looks == clips.attributes).mean(0)
+            return pd.DataFrame([row | {f"{name} kept": kept[k] for k, name in enumerate(sprite_data.ATTRIBUTES)}])
+
+        return stored("judge_on_real", self._decides("judge", clips=self.settings.evaluated), compute, **options)
+
+    def counts(self, **options) -> pd.DataFrame:
+        """`evaluate.by_count` of our model."""
+        count = min(600, self.settings.evaluated)
+
+        def compute() -> pd.DataFrame:
+            return evaluate.by_count(self.tasks["sprites"].model.cpu().eval(), self._judge(), self._test(count))
+
+        return stored("number_of_frames", self._decides("sprites", "judge", clips=count), compute, **options)
+
+    def grid(self, **options) -> np.ndarray:
+        """`swap_grid` of unseen characters: seven of them in nine actions."""
+
+        def compute() -> pd.DataFrame:
+            source = SpriteSets(self.source, "test")
+            rng = np.random.RandomState(3)
+            chosen = rng.choice(source.characters, 16, replace=False)
+            actions = np.arange(9)
+            static = as_frames(source.sprites.clips(chosen[:7], rng.randint(0, 9, 7)))
+            dynamic = as_frames(source.sprites.clips(chosen[7:], actions))
+            return to_rows(swap_grid(self.two_codes("sprites"), static, dynamic, time=4))
+
+        return from_rows(stored("grid_sprites", self._decides("sprites", rows=7), compute, **options))
+
+
+# --------------------------------------------------------------------------------------------------------- expressions
+
+
+def classified(codes: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Classes predicted by the 9 nearest neighbours, cross-validated so that nobody is on both sides: ``(N,)``.
+
+    Args:
+        codes: ``(N, K)``.
+        labels: ``(N,)``.
+        groups: who it is, ``(N,)``.
+    """
+    model = make_pipeline(StandardScaler(), KNeighborsClassifier(9))
+    return cross_val_predict(model, codes, labels, groups=groups, cv=GroupKFold(5))
+
+
+@torch.no_grad()
+def people_codes(model: DisentanglingModel, sets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Codes of uint8 sets ``(N, T, 64, 64, 3)``: ``(N, S)`` and ``(N, T, D)``."""
+    static, dynamic = model.codes(as_frames(sets))
+    return static.numpy(), dynamic.numpy()
+
+
+def real_people(tasks: Mapping[str, Task], **options) -> pd.DataFrame:
+    """Dynamic codes of the London people, each from the model that never saw them.
+
+    Returns:
+        one row a photograph: person, fold, smiling (0 or 1), d1, d2, … and ``predicted``: whether a classifier fitted
+        on the people that the model was trained on calls it smiling.
+    """
+    names = [f"people_{fold}" for fold in range(FOLDS)]
+
+    def compute() -> pd.DataFrame:
+        pairs, who = people.london()
+        rows = []
+        for fold, held in enumerate(faces.folds(len(pairs), FOLDS)):
+            model = tasks[names[fold]].model.cpu().eval()
+            _, dynamic = people_codes(model, pairs)
+            seen = np.setdiff1d(np.arange(len(pairs)), held)
+            classifier = make_pipeline(StandardScaler(), KNeighborsClassifier(9))
+            classifier.fit(dynamic[seen].reshape(-1, dynamic.shape[2]), np.tile([0, 1], len(seen)))
+            for index in held:
+                for smiling in (0, 1):
+                    code = dynamic[index, smiling]
+                    row = {"person": who[index], "fold": fold, "smiling": smiling}
+                    row |= {f"d{k + 1}": float(v) for k, v in enumerate(code)}
+                    rows.append(row | {"predicted": int(classifier.predict(code[None])[0])})
+        return pd.DataFrame(rows)
+
+    decides = {**{name: task_hash(tasks[name]) for name in names}, "london512": data.identity("london512")}
+    return stored("smiles", decides, compute, **options)
+
+
+def real_grid(tasks: Mapping[str, Task], **options) -> np.ndarray:
+    """`swap_grid` of real people whom the first model never saw, with expressions of others: GRID and London."""
+
+    def compute() -> pd.DataFrame:
+        model = tasks["people_0"].model.cpu().eval()
+        _, held = faces.real_sets(0, FOLDS)
+        static = as_frames(np.array(held[:6]))
+        order = [(6, 0), (6, 1), (8, 0), (8, 1), (10, 1), (12, 1), (14, 1)]
+        dynamic = as_frames(np.array([np.roll(held[p], -t, 0) for p, t in order]))
+        return to_rows(swap_grid(model, static, dynamic))
+
+    decides = {"people_0": task_hash(tasks["people_0"]), "london512": data.identity("london512")}
+    return from_rows(stored("grid_people", decides, compute, **options))
+
+
+def main() -> None:
+    """Compute and store what is missing."""
+    parser = argparse.ArgumentParser(prog="python -m lib.dynamics.study", description=__doc__.split("\n")[0])
+    parser.add_argument("--preset", default="laptop")
+    parser.add_argument("--ship", action="store_true", help="store in checkpoints/ instead of runs/")
+    arguments = parser.parse_args()
+    settings = configs.load("07_disentangled_dynamics", arguments.preset)
+    names = [*METHODS, *VARIANTS, "judge", *(f"people_{fold}" for fold in range(FOLDS))]
+    tasks = {name: make(name, settings, 0) for name in names}
+    for task in tasks.values():
+        checkpoints.train_or_load(task)
+    sprites = Sprites(settings, tasks)
+    for methods in (METHODS, VARIANTS):
+        sprites.comparison(methods, ship=arguments.ship)
+    for measure in (sprites.ceiling, sprites.counts, sprites.grid):
+        measure(ship=arguments.ship)
+    real_people(tasks, ship=arguments.ship)
+    real_grid(tasks, ship=arguments.ship)
+
+
+if __name__ == "__main__":
+    from lib.errors import command_line
+
+    command_line(main)
