@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lib.dynamics.model import IMAGE, FrameDecoder, Gaussian, Terms, _gaussian, _head, trunk
+from lib.dynamics.model import IMAGE, FrameDecoder, Gaussian, Terms, _gaussian, _head, features, trunk
 
 
 class PlainVAE(nn.Module):
@@ -15,7 +15,7 @@ class PlainVAE(nn.Module):
         super().__init__()
         self.channels, self.sigma = channels, sigma
         self.trunk = trunk(channels, width)
-        self.head = _head(8 * width * 16, 2 * latent, hidden)
+        self.head = _head(features(width), 2 * latent, hidden)
         self.decoder = FrameDecoder(latent, channels, width, hidden)
 
     def encode(self, frames: Tensor) -> Gaussian:
@@ -47,7 +47,7 @@ class OrderedModel(nn.Module):
         self.channels, self.sigma = channels, sigma
         self.static_size, self.dynamic_size = static, dynamic
         self.trunk = trunk(channels, width)
-        self.features = nn.Sequential(nn.Linear(8 * width * 16, hidden), nn.SiLU())
+        self.features = nn.Sequential(nn.Linear(features(width), hidden), nn.SiLU())
         self.static_lstm = nn.LSTM(hidden, hidden, batch_first=True, bidirectional=True)
         self.static_head = nn.Linear(2 * hidden, 2 * static)
         self.dynamic_lstm = nn.LSTM(hidden + static, hidden, batch_first=True, bidirectional=True)
@@ -108,7 +108,7 @@ class Judge(nn.Module):
         super().__init__()
         self.attributes, self.values = attributes, values
         self.trunk = trunk(channels, width)
-        self.features = nn.Sequential(nn.Linear(8 * width * 16, 128), nn.SiLU())
+        self.features = nn.Sequential(nn.Linear(features(width), 128), nn.SiLU())
         self.action = _head(128 * frames, actions, 128)
         self.looks = _head(128, attributes * values, 128)
 

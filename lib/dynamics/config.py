@@ -22,7 +22,9 @@ class ModelConfig(Config):
     context: int = Field(ge=1, le=64, description="frames that s is inferred from while training")
     pairs: int = Field(ge=1, le=1024, description="random pairs of them")
     targets: int = Field(ge=1, le=64, description="frames of the same sequence to explain")
-    warmup: int = Field(ge=0, description="steps over which the divergences reach their weight")
+    weight_static: float = Field(gt=0, le=100, description="weight of the divergence of s; 1 in the bound")
+    weight_dynamic: float = Field(gt=0, le=100, description="weight of the divergence of d; 1 in the bound")
+    warmup: int = Field(ge=0, description="steps over which the divergence of s reaches its weight")
     train: TrainConfig
 
     @field_validator("width")
@@ -60,4 +62,5 @@ class DynamicsConfig(Config):
     faces: ModelConfig
     rendered: FacesConfig
     people: ModelConfig
+    real: Literal["london", "rendered"] = Field(description="real people, or rendered ones to test the path")
     evaluated: int = Field(ge=8, le=2664, description="test clips of sprites that are judged")

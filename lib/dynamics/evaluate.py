@@ -8,7 +8,10 @@ from typing import Protocol
 import numpy as np
 import pandas as pd
 import torch
+from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import r2_score
+from sklearn.neural_network import MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
@@ -113,6 +116,39 @@ def probe(codes: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> float:
     fit = np.isin(groups, np.random.RandomState(0).permutation(names)[: len(names) // 2])
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300))
     return float(model.fit(codes[fit], labels[fit]).score(codes[~fit], labels[~fit]))
+
+
+def read_states(codes: np.ndarray, states: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+    """Continuous states read from dynamic codes by a small network, fitted on the first half of the sequences.
+
+    Args:
+        codes: ``(N, T, D)``.
+        states: ``(N, T, K)``.
+
+    Returns:
+        of the second half: states and readings ``(M, K)``, and the share of their variance that is read (R squared).
+    """
+    half = len(codes) // 2
+    inputs, outputs = (part.reshape(-1, part.shape[2]) for part in (codes[:half], states[:half]))
+    network = MLPRegressor((64, 64), max_iter=200, early_stopping=True, random_state=0)
+    model = make_pipeline(StandardScaler(), network).fit(inputs, outputs)
+    truth = states[half:].reshape(-1, states.shape[2])
+    read = model.predict(codes[half:].reshape(-1, codes.shape[2]))
+    return truth, read, float(r2_score(truth, read))
+
+
+def principal(pixels: np.ndarray, count: int) -> np.ndarray:
+    """The first ``count`` principal components of ``(N, P)``: ``(N, count)``."""
+    count = min(count, *pixels.shape)
+    return PCA(count, svd_solver="randomized", random_state=0).fit_transform(pixels)
+
+
+def without_mean(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """``values (N, P)`` less the mean of each group ``(N,)``: what a person's frames do not share."""
+    found = values.copy()
+    for name in np.unique(groups):
+        found[groups == name] -= values[groups == name].mean(0)
+    return found
 
 
 def other_characters(clips: Clips) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import json
@@ -11,13 +12,17 @@ import numpy as np
 import torch
 
 from lib import paths
-from lib.data import actors, people
+from lib.checkpoints import file_hash
+from lib.data import actors, identity, people
+from lib.data.actors.pack import PATH as PACK
+from lib.dynamics.model import IMAGE
 from lib.dynamics.sources import FrameSets
 from lib.files import write_atomically
 
 EXPRESSIONS = ("neutral", "smile", "surprise", "anger", "sadness", "disgust", "pucker")
 """The classes of the rendered faces."""
 VERSION = 1
+_CLOSE = actors.Pose(shift=(0.0, -0.06), scale=1.7)  # the face fills the picture
 UNSEEN = 100_000
 """Seeds of the people that no model is trained on start here."""
 
@@ -36,14 +41,20 @@ class Labelled(NamedTuple):
     strengths: np.ndarray
 
 
+def _somebody(seed: int) -> tuple[actors.Identity, actors.Light]:
+    """The person of a seed (the first ones are the actors with names) and the light on the person."""
+    rng = np.random.default_rng([VERSION, seed])
+    who = actors.identity(actors.IDENTITIES[seed]) if seed < len(actors.IDENTITIES) else actors.random_identity(seed)
+    return who, actors.Light(direction=(float(rng.uniform(-0.8, 0.8)), float(rng.uniform(0.1, 0.9)), 1.0))
+
+
 def person(seed: int, frames: int) -> Labelled:
     """One random person in ``frames`` frames: every expression equally often, in random strength; ``P = 1``.
 
     Light and background are the person's own, the head looks straight ahead; each frame adds a little of everything.
     """
-    rng = np.random.default_rng([VERSION, seed])
-    who = actors.identity(actors.IDENTITIES[seed]) if seed < len(actors.IDENTITIES) else actors.random_identity(seed)
-    light = actors.Light(direction=(float(rng.uniform(-0.8, 0.8)), float(rng.uniform(0.1, 0.9)), 1.0))
+    who, light = _somebody(seed)
+    rng = np.random.default_rng([VERSION, seed, 1])
     expressions = rng.permutation(np.arange(frames) % len(EXPRESSIONS))
     strengths = rng.uniform(0.55, 1.1, frames)
     pictures = []
@@ -52,14 +63,19 @@ def person(seed: int, frames: int) -> Labelled:
         for name in rng.choice(actors.ARKIT, 4, replace=False):
             if name not in ("tongueOut", "jawOpen"):
                 weights[name] = float(np.clip(weights.get(name, 0.0) + rng.uniform(0, 0.1), 0, 1.5))
-        frame = actors.render(who, weights, actors.Pose(), light, size=64, background=seed)
-        pictures.append(frame.image)
+        pictures.append(actors.render(who, weights, _CLOSE, light, size=IMAGE, background=seed).image)
     return Labelled(np.array(pictures)[None], expressions[None], strengths[None])
+
+
+@functools.lru_cache(maxsize=1)
+def rendered_identity() -> dict[str, str]:
+    """What decides the rendered frames beside their seeds: the pack of heads and the version of this recipe."""
+    return {"actors": file_hash(PACK), "faces": f"version {VERSION}"}
 
 
 def rendered(first: int, count: int, frames: int) -> Labelled:
     """People with seeds ``first``, ``first + 1``, … as `person` renders them, kept in the cache folder."""
-    settings = {"version": VERSION, "actors": actors.VERSION, "first": first, "count": count, "frames": frames}
+    settings = {**rendered_identity(), "first": first, "count": count, "frames": frames}
     key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
     path = paths.cache() / "rendered" / f"expressions-{key}.npz"
     if path.is_file():
@@ -71,6 +87,26 @@ def rendered(first: int, count: int, frames: int) -> Labelled:
     np.savez_compressed(buffer, **found._asdict())
     write_atomically(path, buffer.getvalue())
     return found
+
+
+def film(seed: int, stations: tuple[str, ...], each: int = 12) -> np.ndarray:
+    """A person who goes smoothly from one expression to the next: uint8 ``(T, 64, 64, 3)``.
+
+    Args:
+        seed: of the person, as in `person`.
+        stations: names of expressions.
+        each: frames from one to the next.
+    """
+    who, light = _somebody(seed)
+    frames = []
+    for position in np.linspace(0, len(stations) - 1, each * (len(stations) - 1) + 1):
+        index = min(int(position), len(stations) - 2)
+        share = 0.5 - 0.5 * np.cos(np.pi * (position - index))
+        weights = actors.blend({stations[index]: 1 - share}) if share < 1 else {}
+        for name, weight in actors.blend({stations[index + 1]: share}).items():
+            weights[name] = weights.get(name, 0.0) + weight
+        frames.append(actors.render(who, weights, _CLOSE, light, size=IMAGE, background=seed).image)
+    return np.array(frames)
 
 
 class AugmentedSets(FrameSets):
@@ -102,13 +138,33 @@ def folds(count: int, parts: int) -> list[np.ndarray]:
     return np.array_split(np.random.RandomState(7).permutation(count), parts)
 
 
-def real_sets(fold: int, parts: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Sequences of real people, to train on and held out: the London set without and with one part, and all of GRID.
+def pairs(real: str) -> tuple[np.ndarray, list[str]]:
+    """Neutral and smiling, one pair a person: uint8 ``(P, 2, 64, 64, 3)``, and who they are.
 
-    ``fold`` is the part of London's people that is held out. Each of them is a sequence of two frames, neutral and
-    smiling; each speaker of GRID one of 75.
+    ``real`` is ``"london"``, or ``"rendered"`` for eight rendered people in their place (a test of the path, no more).
     """
-    pairs, _ = people.london()
-    held = folds(len(pairs), parts)[fold]
-    train = [pairs[index] for index in range(len(pairs)) if index not in set(held.tolist())]
-    return [*train, *people.clips("grid10").values()], [pairs[index] for index in held]
+    if real == "london":
+        return people.london()
+    few = rendered(UNSEEN, 8, len(EXPRESSIONS))
+    chosen = [[frames[labels == wanted][0] for wanted in (0, 1)] for frames, labels, _ in zip(*few, strict=True)]
+    return np.array(chosen), [f"rendered {number}" for number in range(len(chosen))]
+
+
+def real_sets(real: str, fold: int, parts: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Sequences of people, to train on and held out: `pairs` without and with one part, and all of GRID.
+
+    ``fold`` is the part of the people that is held out. Each of them is a sequence of two frames, neutral and smiling;
+    each clip of GRID one of 75.
+    """
+    both, _ = pairs(real)
+    held = folds(len(both), parts)[fold]
+    train = [both[index] for index in range(len(both)) if index not in set(held.tolist())]
+    spoken = list(people.clips("grid10").values()) if real == "london" else []
+    return [*train, *spoken], [both[index] for index in held]
+
+
+def real_identity(real: str) -> dict[str, str]:
+    """Hashes of what `real_sets` reads."""
+    if real == "rendered":
+        return rendered_identity()
+    return {name: identity(name) for name in ("london512", "grid10")} | {"aligned": f"version {people.VERSION}"}

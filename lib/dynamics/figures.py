@@ -8,11 +8,14 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import torch
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from sklearn.neighbors import KNeighborsClassifier
+from torch import Tensor
 
 from lib import plotting
+from lib.dynamics.model import DisentanglingModel
 from lib.plotting import COLOURS, INK, MUTED, Diagram, curve
 
 Drawing = tuple[Figure, Any]
@@ -121,6 +124,59 @@ def scatter(
     ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     frame = pd.DataFrame({"d1": codes[:, 0], "d2": codes[:, 1], "class": [names[k] for k in labels]})
     return fig, frame
+
+
+@torch.no_grad()
+def manifold(model: DisentanglingModel, static: Tensor, codes: np.ndarray, side: int) -> Figure:
+    """The plane of 2-D codes decoded on a grid of ``side`` squared, one block for each static code ``(P, S)``.
+
+    The grid spans the middle of ``codes (N, 2)``.
+    """
+    low, high = np.percentile(codes, [4, 96], axis=0)
+    x, y = (np.linspace(low[k], high[k], side) for k in (0, 1))
+    grid = torch.tensor([(a, b) for b in y[::-1] for a in x], dtype=torch.float32)
+    frames = model.decode(static, grid[None].expand(len(static), -1, -1))
+    size = frames.shape[-1]
+    blocks = frames.view(len(static), side, side, 3, size, size).permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
+    titles = [f"person {k + 1}" for k in range(len(static))]
+    return plotting.image_grid(
+        blocks, col_titles=titles, tile=2.05, gap=0.06, title="$d_1$ to the right, $d_2$ up: one map for everybody"
+    )
+
+
+def smiles(rows: pd.DataFrame) -> Drawing:
+    """Dynamic codes of people (`study.People.smiles`), one panel for each model; a line joins the two of a person."""
+    folds = sorted(rows["fold"].unique())
+    fig, axes = plt.subplots(1, len(folds), figsize=plotting.size(2.0))
+    for ax, fold in zip(axes, folds, strict=True):
+        part = rows[rows["fold"] == fold]
+        for _, both in part.groupby("person"):
+            ax.plot(both["d1"], both["d2"], color=MUTED, linewidth=0.5, alpha=0.6, zorder=1)
+        for smiling, name in ((0, "neutral"), (1, "smiling")):
+            mine = part[part["smiling"] == smiling]
+            wrong = mine["predicted"] != smiling
+            ax.scatter(mine["d1"], mine["d2"], s=12, color=PALETTE[smiling], label=name, zorder=2)
+            ax.scatter(mine["d1"][wrong], mine["d2"][wrong], s=30, facecolor="none", edgecolor=INK, zorder=3)
+        ax.set(title=f"model {fold + 1}", xlabel="$d_1$")
+        ax.grid(False)
+    axes[0].set_ylabel("$d_2$")
+    axes[0].legend(loc="best", fontsize=7)
+    return fig, rows
+
+
+@torch.no_grad()
+def explored(
+    model: DisentanglingModel, static: Tensor, code: tuple[float, float], codes: np.ndarray, labels: np.ndarray
+) -> Figure:
+    """The face of one 2-D code, and where that code lies among known ones."""
+    fig, (left, right) = plt.subplots(1, 2, figsize=plotting.size(2.3), width_ratios=(1, 1.4))
+    frame = model.decode(static[None], torch.tensor([[code]], dtype=torch.float32))[0, 0]
+    plotting.show_image(left, frame)
+    right.scatter(*codes.T, s=5, color=[plotting.tint(PALETTE[k], 0.4) for k in labels], linewidth=0)
+    right.plot(*code, "o", color=INK, markersize=7)
+    right.set(xlabel="$d_1$", ylabel="$d_2$", title="where you are")
+    right.grid(False)
+    return fig
 
 
 def trajectory(path: np.ndarray, backdrop: np.ndarray, labels: np.ndarray, marks: Sequence[int]) -> Drawing:

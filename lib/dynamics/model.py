@@ -59,9 +59,14 @@ def _block(inputs: int, outputs: int) -> nn.Sequential:
 
 
 def trunk(channels: int, width: int) -> nn.Sequential:
-    """Four convolutions from 64 to 4 pixels: ``(N, channels, 64, 64)`` to ``(N, 8 * width * 16)``."""
-    sizes = [channels, width, 2 * width, 4 * width, 8 * width]
+    """Four convolutions from 64 to 4 pixels: ``(N, channels, 64, 64)`` to ``(N, features(width))``."""
+    sizes = [channels, width, 2 * width, 4 * width, 4 * width]
     return nn.Sequential(*(_block(a, b) for a, b in zip(sizes, sizes[1:], strict=False)), nn.Flatten())
+
+
+def features(width: int) -> int:
+    """Numbers that a `trunk` gives for a frame."""
+    return 4 * width * 16
 
 
 def _head(inputs: int, outputs: int, hidden: int) -> nn.Sequential:
@@ -78,7 +83,7 @@ class PairEncoder(nn.Module):
     def __init__(self, channels: int, width: int, static: int, hidden: int) -> None:
         super().__init__()
         self.trunk = trunk(2 * channels, width)
-        self.pair = nn.Sequential(nn.Linear(8 * width * 16, hidden), nn.SiLU())
+        self.pair = nn.Sequential(nn.Linear(features(width), hidden), nn.SiLU())
         self.head = nn.Linear(hidden, 2 * static)
 
     def forward(self, frames: Tensor, pairs: Tensor) -> Gaussian:
@@ -103,7 +108,7 @@ class DynamicEncoder(nn.Module):
     def __init__(self, channels: int, width: int, static: int, dynamic: int, hidden: int) -> None:
         super().__init__()
         self.trunk = trunk(channels, width)
-        self.head = _head(8 * width * 16 + static, 2 * dynamic, hidden)
+        self.head = _head(features(width) + static, 2 * dynamic, hidden)
 
     def forward(self, frames: Tensor, static: Tensor) -> Gaussian:
         """``frames (M, C, 64, 64)`` in [0, 1] and ``static (M, static)`` to ``(M, dynamic)``."""
@@ -153,8 +158,8 @@ class FrameDecoder(nn.Module):
     def __init__(self, codes: int, channels: int, width: int, hidden: int) -> None:
         super().__init__()
         self.width = width
-        self.dense = nn.Sequential(nn.Linear(codes, hidden), nn.SiLU(), nn.Linear(hidden, 8 * width * 16), nn.SiLU())
-        sizes = [8 * width, 4 * width, 2 * width, width]
+        self.dense = nn.Sequential(nn.Linear(codes, hidden), nn.SiLU(), nn.Linear(hidden, features(width)), nn.SiLU())
+        sizes = [4 * width, 4 * width, 2 * width, width]
         self.ups = nn.Sequential(
             *(
                 nn.Sequential(nn.ConvTranspose2d(a, b, 4, 2, 1), nn.GroupNorm(8, b), nn.SiLU())
@@ -164,7 +169,7 @@ class FrameDecoder(nn.Module):
         )
 
     def forward(self, codes: Tensor) -> Tensor:
-        return torch.sigmoid(self.ups(self.dense(codes).view(len(codes), 8 * self.width, 4, 4)).float())
+        return torch.sigmoid(self.ups(self.dense(codes).view(len(codes), 4 * self.width, 4, 4)).float())
 
 
 class Terms(NamedTuple):
@@ -175,9 +180,9 @@ class Terms(NamedTuple):
     kl_dynamic: Tensor
     frames: Tensor
 
-    def loss(self, weight: float = 1.0) -> Tensor:
-        """Negative bound with the divergences weighted (1: the bound itself)."""
-        return self.reconstruction + weight * (self.kl_static + self.kl_dynamic)
+    def loss(self, static: float = 1.0, dynamic: float = 1.0) -> Tensor:
+        """Negative bound with weighted divergences (1 and 1: the bound itself)."""
+        return self.reconstruction + static * self.kl_static + dynamic * self.kl_dynamic
 
 
 class DisentanglingModel(nn.Module):
@@ -185,7 +190,7 @@ class DisentanglingModel(nn.Module):
 
     Args:
         channels: of a frame, 1 or 3.
-        width: channels of the first convolution; the last has eight times as many. A multiple of 8.
+        width: channels of the first convolution; the last has four times as many. A multiple of 8.
         static: size of s.
         dynamic: size of d.
         hidden: width of the dense layers.

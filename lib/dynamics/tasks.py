@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lib import data
-from lib.data import actors, people
 from lib.data import sprites as sprite_data
 from lib.dynamics import faces, sources
 from lib.dynamics.baselines import Judge, OrderedModel, PlainVAE
@@ -82,16 +81,15 @@ class SetTask(Task):
 
     def training_step(self, batch: Tensor, step: int) -> Iterator:
         terms = self.terms(batch)
-        weight = min(1.0, (step + 1) / self.config.warmup) if self.config.warmup else 1.0
-        yield (
-            "model",
-            terms.loss(weight),
-            {
-                "reconstruction": terms.reconstruction,
-                "kl_static": terms.kl_static,
-                "kl_dynamic": terms.kl_dynamic,
-            },
-        )
+        config = self.config
+        # s is free at first and d never is: what both could hold goes to s
+        risen = min(1.0, (step + 1) / config.warmup) if config.warmup else 1.0
+        loss = terms.loss(risen * config.weight_static, config.weight_dynamic)
+        yield "model", loss, {
+            "reconstruction": terms.reconstruction,
+            "kl_static": terms.kl_static,
+            "kl_dynamic": terms.kl_dynamic,
+        }
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
@@ -147,7 +145,7 @@ class FacesTask(SetTask):
 
     def data_identity(self) -> dict[str, str]:
         r = self.rendered
-        return {"actors": f"version {actors.VERSION}.{faces.VERSION}, {r.people} people, {r.frames} frames each"}
+        return {**faces.rendered_identity(), "sets": f"{r.people} people, {r.frames} frames each"}
 
     def make_source(self, split: str) -> sources.FrameSets:
         first, count = (0, self.rendered.people) if split == "train" else (faces.UNSEEN, self.rendered.unseen)
@@ -159,14 +157,13 @@ class PeopleTask(SetTask):
 
     def __init__(self, name: str, config: ModelConfig, chapter: DynamicsConfig, seed: int, fold: int) -> None:
         super().__init__(name, config, seed, 3)
-        self.fold, self.parts = fold, FOLDS
+        self.fold, self.real = fold, chapter.real
 
     def data_identity(self) -> dict[str, str]:
-        sets = {name: data.identity(name) for name in ("london512", "grid10")}
-        return {**sets, "aligned": f"version {people.VERSION}", "held out": f"part {self.fold} of {self.parts}"}
+        return {**faces.real_identity(self.real), "held out": f"part {self.fold} of {FOLDS}"}
 
     def make_source(self, split: str) -> sources.FrameSets:
-        train, held = faces.real_sets(self.fold, self.parts)
+        train, held = faces.real_sets(self.real, self.fold, FOLDS)
         return faces.AugmentedSets(train) if split == "train" else sources.FrameSets(held)
 
 
