@@ -130,7 +130,7 @@ def read_states(codes: np.ndarray, states: np.ndarray) -> tuple[np.ndarray, np.n
     """
     half = len(codes) // 2
     inputs, outputs = (part.reshape(-1, part.shape[2]) for part in (codes[:half], states[:half]))
-    network = MLPRegressor((64, 64), max_iter=200, early_stopping=True, random_state=0)
+    network = MLPRegressor(hidden_layer_sizes=(64, 64), max_iter=200, early_stopping=True, random_state=0)
     model = make_pipeline(StandardScaler(), network).fit(inputs, outputs)
     truth = states[half:].reshape(-1, states.shape[2])
     read = model.predict(codes[half:].reshape(-1, codes.shape[2]))

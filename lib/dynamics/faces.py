@@ -141,11 +141,11 @@ def folds(count: int, parts: int) -> list[np.ndarray]:
 def pairs(real: str) -> tuple[np.ndarray, list[str]]:
     """Neutral and smiling, one pair a person: uint8 ``(P, 2, 64, 64, 3)``, and who they are.
 
-    ``real`` is ``"london"``, or ``"rendered"`` for eight rendered people in their place (a test of the path, no more).
+    ``real`` is ``"london"``, or ``"rendered"`` for six rendered people in their place (a test of the path, no more).
     """
     if real == "london":
         return people.london()
-    few = rendered(UNSEEN, 8, len(EXPRESSIONS))
+    few = rendered(UNSEEN, 6, 2 * len(EXPRESSIONS))
     chosen = [[frames[labels == wanted][0] for wanted in (0, 1)] for frames, labels, _ in zip(*few, strict=True)]
     return np.array(chosen), [f"rendered {number}" for number in range(len(chosen))]
 

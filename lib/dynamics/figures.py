@@ -53,13 +53,12 @@ def pair_encoder(frames: Sequence[Any]) -> Figure:
     codes = []
     for row, (a, b) in enumerate(((0, 1), (2, 3))):
         y = places[row]
-        one = d.image(0.45, y, frames[a], 0.6)
+        d.image(0.45, y, frames[a], 0.6)
         two = d.image(1.1, y, frames[b], 0.6)
         network = d.trapezoid(2.3, y, "CNN", w=0.8, h=0.55, narrow="right", ratio=0.6, colour="static")
         d.arrow(two, network)
-        codes.append(d.vector(3.15, y, 4, colour="static", cell=0.12))
+        codes.append(d.vector(3.15, y, n=4, colour="static", cell=0.12))
         d.arrow(network, codes[-1])
-        del one
     mean = d.circle(3.95, 1.82, "mean", r=0.3, colour="static")
     for code in codes:
         d.arrow(code, mean)

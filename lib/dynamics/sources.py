@@ -37,10 +37,18 @@ class SpriteSets:
         self.grouping = grouping
 
     def draw(self, n: int, count: int) -> Tensor:
-        """``count`` random frames of each of ``n`` random characters: float ``(n, count, 3, 64, 64)`` in [0, 1]."""
+        """``count`` random frames of each of ``n`` random characters: float ``(n, count, 3, 64, 64)`` in [0, 1].
+
+        In a recording, half of the characters show one action in the first half of their frames and whatever they do
+        in the rest: a clip is a context, too.
+        """
         characters = self.characters[torch.randint(len(self.characters), (n,)).numpy()]
-        shape = (n, count) if self.grouping == "recording" else (n, 1)
-        actions = np.broadcast_to(torch.randint(len(sprite_data.ACTIONS), shape).numpy(), (n, count))
+        actions = torch.randint(len(sprite_data.ACTIONS), (n, count))
+        alone = torch.ones(n, count, dtype=torch.bool)
+        if self.grouping == "recording":
+            alone[:, count // 2 :] = False
+            alone[torch.rand(n) < 0.5] = False
+        actions = torch.where(alone, actions[:, :1], actions).numpy()
         times = torch.randint(sprite_data.FRAMES, (n, count)).numpy()
         images = self.sprites.frames(np.repeat(characters, count), actions.ravel(), times.ravel())
         return as_frames(images).view(n, count, 3, IMAGE, IMAGE)
@@ -67,14 +75,16 @@ class DigitSets:
     """
 
     channels = 1
-    reach = 15.0
+    zoom = 1.5
+    """Enlargement of the digits, which are 28 pixels wide."""
+    reach = 9.0
     """Largest distance of the digit's centre from the middle, in pixels, in each direction."""
-    turn = 60.0
+    turn = 45.0
     """Largest angle to either side, in degrees."""
 
     def __init__(self, split: str) -> None:
         images, labels = data.mnist(split)
-        self.images = torch.from_numpy(images.copy())[:, None].float() / 255
+        self.images = torch.from_numpy(images.copy())[:, None]  # uint8
         self.labels = torch.from_numpy(labels.astype(np.int64))
 
     def place(self, images: Tensor, states: Tensor) -> Tensor:
@@ -82,7 +92,7 @@ class DigitSets:
         dx, dy = states[:, 0] * self.reach, states[:, 1] * self.reach
         angle = states[:, 2] * math.radians(self.turn)
         cos, sin = angle.cos(), angle.sin()
-        zoom = IMAGE / 28
+        zoom = IMAGE / (28 * self.zoom)
         # from places of the canvas to places of the digit: undo the shift, then the turn
         shift = torch.stack([dx, dy], 1) * 2 / IMAGE
         rotation = torch.stack([torch.stack([cos, sin], 1), torch.stack([-sin, cos], 1)], 1) * zoom
@@ -93,7 +103,8 @@ class DigitSets:
     def sets(self, index: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """``count`` frames of each digit ``index (N,)``: ``(N, count, 1, 64, 64)`` and states ``(N, count, 3)``."""
         states = 2 * torch.rand(len(index), count, 3) - 1
-        frames = self.place(self.images[index].repeat_interleave(count, 0), states.flatten(0, 1))
+        images = self.images[index].float() / 255
+        frames = self.place(images.repeat_interleave(count, 0), states.flatten(0, 1))
         return frames.view(len(index), count, 1, IMAGE, IMAGE), states
 
     def draw(self, n: int, count: int) -> Tensor:

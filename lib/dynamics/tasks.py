@@ -129,7 +129,8 @@ class DigitsTask(SetTask):
     """Sets of one moving and turning digit."""
 
     def data_identity(self) -> dict[str, str]:
-        places = f"moves {sources.DigitSets.reach} px, turns {sources.DigitSets.turn} degrees"
+        found = sources.DigitSets
+        places = f"enlarged {found.zoom}, moves {found.reach} px, turns {found.turn} degrees"
         return {"mnist": data.identity("mnist"), "sets": places}
 
     def make_source(self, split: str) -> sources.DigitSets:

@@ -1,0 +1,404 @@
+"""Chapter 7: the model's properties, its data, what is measured, its commands, and a golden log of its training."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from lib import config, dynamics, paths, training
+from lib.data import sprites
+from lib.dynamics import baselines, evaluate, faces, model, sources, study, tasks
+from lib.errors import UserError
+
+GOLDEN = Path(__file__).with_name("golden")
+SMOKE = config.load("07_disentangled_dynamics", "smoke")
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+def tiny(channels: int = 3, **changes) -> model.DisentanglingModel:
+    return tasks.disentangler(channels, SMOKE.sprites.model_copy(update=changes)).eval()
+
+
+# ---------------------------------------------------------------------------------------------------------------- model
+
+
+def test_static_code_does_not_depend_on_the_order():
+    found, frames = tiny(), torch.rand(3, 6, 3, 64, 64)
+    with torch.no_grad():
+        before = found.static(frames).mean
+        after = found.static(frames[:, torch.tensor([4, 2, 0, 5, 1, 3])]).mean
+    torch.testing.assert_close(before, after, rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(before, found.static(torch.rand(3, 6, 3, 64, 64)).mean, atol=1e-4)
+
+
+@pytest.mark.parametrize(("count", "pairs"), [(1, 1), (2, 2), (5, 20)])
+def test_all_pairs_are_those_of_different_frames(count, pairs):
+    found = model.all_pairs(count).tolist()
+    assert len(found) == len({tuple(p) for p in found}) == pairs
+    assert count == 1 or all(i != j for i, j in found)
+
+
+def test_random_pairs_do_not_repeat_while_there_are_others():
+    assert len({tuple(p) for p in tasks.random_pairs(4, 12).tolist()}) == 12
+    assert tasks.random_pairs(1, 3).tolist() == [[0, 0]] * 3
+
+
+def test_pairs_are_seen_together():
+    """The features of a pair are no sum of those of its frames: a CNN sees both at once."""
+    encoder = tiny().pair_encoder
+    a, b, c, d = torch.rand(4, 1, 1, 3, 64, 64)
+    pair = torch.tensor([[0, 1]])
+
+    def mean(x, y):
+        return encoder(torch.cat([x, y], 1), pair).mean
+
+    with torch.no_grad():
+        crossed = mean(a, b) + mean(c, d) - mean(a, d) - mean(c, b)
+    assert crossed.abs().max() > 1e-5
+
+
+def test_prior_is_a_density_with_and_without_its_condition():
+    prior = model.DynamicPrior(static=4, dynamic=1, components=5, hidden=8)
+    axis = torch.linspace(-20, 20, 8001)[:, None]
+    with torch.no_grad():
+        for keep in (True, False):
+            given = torch.randn(1, 4).expand(len(axis), -1)
+            density = prior.log_prob(axis, given, torch.full((len(axis),), keep)).exp()
+            assert density.sum().item() * 40 / 8000 == pytest.approx(1, abs=1e-3)
+
+
+def test_dropped_condition_hides_the_static_code():
+    prior, d = model.DynamicPrior(4, 2, 3, 8), torch.randn(6, 2)
+    with torch.no_grad():
+        seen = [prior.log_prob(d, torch.randn(6, 4), torch.ones(6, dtype=torch.bool)) for _ in range(2)]
+        hidden = [prior.log_prob(d, torch.randn(6, 4), torch.zeros(6, dtype=torch.bool)) for _ in range(2)]
+    assert not torch.allclose(*seen)
+    assert torch.equal(*hidden)
+
+
+def test_samples_of_the_prior_follow_its_density():
+    prior = model.DynamicPrior(2, 1, 3, 8)
+    static = torch.zeros(20_000, 2)
+    with torch.no_grad():
+        drawn = prior.sample(static)[:, 0]
+        axis = torch.linspace(-10, 10, 2001)
+        density = prior.log_prob(axis[:, None], static[: len(axis)]).exp()
+        below = torch.cumsum(density, 0) * 0.01
+    for threshold in (-1.0, 0.0, 1.0):
+        expected = below[(axis - threshold).abs().argmin()].item()
+        assert (drawn < threshold).float().mean().item() == pytest.approx(expected, abs=0.02)
+
+
+def test_divergences_are_those_of_torch():
+    q = model.Gaussian(torch.randn(5, 3), torch.randn(5, 3))
+    ours = torch.distributions.Normal(q.mean, (0.5 * q.log_var).exp())
+    standard = torch.distributions.Normal(0.0, 1.0)
+    torch.testing.assert_close(q.kl_standard(), torch.distributions.kl_divergence(ours, standard).sum(1))
+    x = torch.randn(5, 3)
+    torch.testing.assert_close(q.log_prob(x), ours.log_prob(x).sum(1))
+
+
+def test_bound_falls_with_noise_and_counts_each_term():
+    found, frames = tiny(), torch.rand(2, 3, 3, 64, 64)
+    terms = found.terms(frames, frames, model.all_pairs(3))
+    assert terms.kl_static >= 0
+    assert terms.loss(2.0, 3.0).item() == pytest.approx(
+        (terms.reconstruction + 2 * terms.kl_static + 3 * terms.kl_dynamic).item(), rel=1e-6
+    )
+    squared = (terms.frames - frames).square().sum().item() / 6
+    assert terms.reconstruction.item() == pytest.approx(squared / (2 * found.sigma**2), rel=1e-4)
+
+
+def test_swap_uses_who_of_one_and_what_of_the_other():
+    found = tiny()
+    frames = torch.rand(2, 4, 3, 64, 64)
+    with torch.no_grad():
+        static, dynamic = found.codes(frames)
+        swapped = found.decode(static[[1]], dynamic[[0]])
+        torch.testing.assert_close(swapped[0, 2], found.decoder(torch.cat([static[1], dynamic[0, 2]])[None])[0])
+
+
+def test_context_is_not_what_is_explained():
+    """A frame to explain may not reach the static code of its own set: the gradient is zero."""
+    task = tasks.make("sprites", SMOKE, 0)
+    frames = torch.rand(2, task.count, 3, 64, 64, requires_grad=True)
+    context, targets = frames.split([SMOKE.sprites.context, SMOKE.sprites.targets], 1)
+    task.model.static(context, model.all_pairs(SMOKE.sprites.context)).mean.sum().backward()
+    used = frames.grad.abs().sum((2, 3, 4))[0] > 0
+    assert used.tolist() == [True] * context.shape[1] + [False] * targets.shape[1]
+
+
+# ----------------------------------------------------------------------------------------------------------------- data
+
+
+def test_sprites_have_their_factors():
+    numbers = np.array([0, 7, 1295])
+    assert sprites.attributes(numbers).tolist() == [[0, 0, 0, 0], [0, 0, 1, 1], [5, 5, 5, 5]]
+    train, test = sprites.split("train"), sprites.split("test")
+    assert (len(train), len(test)) == (1000, 296)
+    assert not set(train) & set(test)
+    with pytest.raises(UserError, match="train, test"):
+        sprites.split("valid")
+    with pytest.raises(UserError, match="lpc, drawn"):
+        sprites.Sprites("photo")
+
+
+def test_each_factor_of_the_drawn_sprites_shows():
+    found = sprites.sprites("drawn")
+    base = found.frames(np.array([0]), np.array([1]), np.array([3]))[0].astype(int)
+    for step in (216, 36, 6, 1):  # body, bottomwear, topwear, hair
+        other = found.frames(np.array([step]), np.array([1]), np.array([3]))[0].astype(int)
+        assert np.abs(other - base).max() > 30
+    assert np.abs(found.frames(np.array([0]), np.array([2]), np.array([3]))[0] - base).max() > 30
+    clip = found.clips(np.array([0]), np.array([4]))
+    assert clip.shape == (1, 8, 64, 64, 3)
+    assert len({frame.tobytes() for frame in clip[0]}) >= 4
+
+
+def test_sets_of_sprites_hold_one_character():
+    source = sources.SpriteSets("drawn", "test", "clip")
+    assert source.draw(3, 5).shape == (3, 5, 3, 64, 64)
+    frames, actions, attributes = source.clips(4)
+    assert frames.shape == (4, 8, 3, 64, 64)
+    assert 0 <= frames.min() and frames.max() <= 1
+    assert actions.shape == (4,) and attributes.shape == (4, 4)
+
+
+def test_digits_are_where_their_state_says():
+    source = sources.DigitSets("test")
+    digit = source.images[:1].float() / 255
+    rows, columns = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
+
+    def centre(*state):
+        picture = source.place(digit, torch.tensor([state]))[0, 0]
+        return (picture * columns).sum() / picture.sum(), (picture * rows).sum() / picture.sum()
+
+    x0, y0 = centre(0.0, 0.0, 0.0)
+    x1, y1 = centre(1.0, -0.5, 0.0)
+    assert (x1 - x0).item() == pytest.approx(source.reach, abs=0.3)
+    assert (y1 - y0).item() == pytest.approx(-0.5 * source.reach, abs=0.3)
+    upright, turned = (source.place(digit, torch.tensor([[0.0, 0.0, turn]])) for turn in (0.0, 1.0))
+    assert (upright - turned).abs().max() > 0.5
+    assert turned.sum().item() == pytest.approx(upright.sum().item(), rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("sets", "message"),
+    [
+        ([], "no sequence"),
+        ([np.zeros((0, 64, 64, 3), np.uint8)], "empty"),
+        ([np.zeros((2, 64, 64, 3), np.float32)], "8-bit"),
+        ([np.zeros((2, 64, 64, 3), np.uint8), np.zeros((2, 32, 64, 3), np.uint8)], "64x32x3"),
+    ],
+)
+def test_wrong_sets_are_refused(sets, message):
+    with pytest.raises(UserError, match=message):
+        sources.FrameSets(sets)
+
+
+def test_a_set_of_one_frame_is_a_set():
+    found = sources.FrameSets([np.full((1, 64, 64, 3), 9, np.uint8)]).draw(2, 3)
+    assert found.shape == (2, 3, 3, 64, 64)
+    assert (found == 9 / 255).all()
+
+
+def test_augmentation_is_one_for_all_frames_of_a_set():
+    image = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), np.uint8)
+    found = faces.AugmentedSets([np.repeat(image, 4, 0)]).draw(3, 4)
+    torch.testing.assert_close(found[:, :1].expand_as(found), found)
+    assert not torch.allclose(found[0], found[1])
+
+
+def test_people_are_held_out_once_each():
+    parts = faces.folds(82, 4)
+    assert sorted(np.concatenate(parts)) == list(range(82))
+
+
+# ------------------------------------------------------------------------------------------------------------- measures
+
+
+def test_entropies_of_a_perfect_and_of_a_blind_judge():
+    perfect = evaluate.entropies(np.eye(9))
+    assert perfect["IS"] == pytest.approx(9)
+    assert perfect["H(y)"] == pytest.approx(math.log(9))
+    assert evaluate.entropies(np.full((5, 9), 1 / 9))["IS"] == pytest.approx(1)
+
+
+def test_probe_reads_what_is_there_and_nothing_else():
+    rng = np.random.default_rng(0)
+    labels, groups = rng.integers(0, 3, 900), np.repeat(np.arange(90), 10)
+    telling = np.eye(3)[labels] + 0.1 * rng.normal(size=(900, 3))
+    assert evaluate.probe(telling, labels, groups) > 0.99
+    assert evaluate.probe(rng.normal(size=(900, 3)), labels, groups) < 0.45
+
+
+class Oracle:
+    """Knows the factors: its codes are the labels themselves, and it decodes by drawing."""
+
+    def __init__(self, clips):
+        self.clips, self.done = clips, 0
+
+    def codes(self, frames):
+        part = slice(self.done, self.done + len(frames))
+        self.done = (self.done + len(frames)) % len(self.clips)
+        action = torch.from_numpy(self.clips.actions[part]).float()
+        time = torch.arange(8.0).expand(len(frames), -1)
+        dynamic = torch.stack([action[:, None].expand(-1, 8), time], 2)
+        return torch.from_numpy(self.clips.characters[part]).float()[:, None], dynamic
+
+    def decode(self, static, dynamic):
+        shape = dynamic.shape[:2]
+        characters = static.long()[:, None].expand(-1, shape[1], -1).flatten().numpy()
+        actions, times = dynamic.long().flatten(0, 1).T.numpy()
+        return sources.as_frames(self.clips.sprites.frames(characters, actions, times)).view(*shape, 3, 64, 64)
+
+
+class DrawnJudge(torch.nn.Module):
+    """Recognises a drawn clip by looking it up among all candidates of the test."""
+
+    def __init__(self, clips):
+        super().__init__()
+        self.sprites, self.known = clips.sprites, np.unique(clips.characters)
+        self.table = {}
+        for character in self.known:
+            every = self.sprites.clips(np.full(9, character), np.arange(9))
+            self.table |= {clip.tobytes(): (character, action) for action, clip in enumerate(every)}
+
+    def forward(self, frames):
+        action, looks = torch.zeros(len(frames), 9), torch.zeros(len(frames), 4, 6)
+        for k, clip in enumerate(study.to_images(frames)):
+            character, act = self.table[clip.tobytes()]
+            action[k, act] = 50
+            looks[k, range(4), sprites.attributes(np.array([character]))[0]] = 50
+        return action, looks
+
+
+def test_perfect_codes_score_perfectly():
+    clips = evaluate.Clips(sources.SpriteSets("drawn", "test"), 40)
+    row = evaluate.swaps(Oracle(clips), DrawnJudge(clips), clips)
+    assert row["action kept"] == 100
+    assert all(row[f"{name} kept"] == 100 for name in sprites.ATTRIBUTES)
+    assert row["PSNR"] > 60
+    assert row["H(y|x)"] < 1e-6
+
+
+def test_partners_are_other_characters():
+    clips = evaluate.Clips(sources.SpriteSets("drawn", "test"), 200)
+    partner = evaluate.other_characters(clips)
+    assert (clips.characters[partner] != clips.characters).all()
+
+
+def test_vae_is_split_by_what_varies_within_sequences():
+    vae = baselines.PlainVAE(3, 8, 4, 16, 0.1).eval()
+    frames = torch.rand(6, 5, 3, 64, 64)
+    with torch.no_grad():
+        split = evaluate.SplitVAE(vae, frames, 1)
+        static, dynamic = split.codes(frames)
+        assert static.shape == (6, 3) and dynamic.shape == (6, 5, 1)
+        codes = vae.encode(frames.flatten(0, 1)).mean.view(6, 5, 4)
+        share = codes.var(1).mean(0) / codes.flatten(0, 1).var(0)
+        assert split.dynamic.item() == share.argmax().item()
+        whole = split.decode(codes[:, 0][:, split.static], codes[:, :1][..., split.dynamic])
+        torch.testing.assert_close(whole[:, 0], vae.decoder(codes[:, 0]))
+
+
+def test_ordered_model_depends_on_the_order():
+    found = baselines.OrderedModel(3, 8, 4, 3, 16, 0.1).eval()
+    frames = torch.rand(2, 8, 3, 64, 64)
+    with torch.no_grad():
+        assert evaluate.shuffled(found, frames) > 1e-4
+        assert evaluate.shuffled(tiny(), frames) < 1e-5
+    assert found.terms(frames).loss().isfinite()
+
+
+def test_pictures_survive_their_table():
+    tiles = np.random.default_rng(0).integers(0, 256, (2, 3, 8, 8, 3), np.uint8)
+    assert (study.from_rows(study.to_rows(tiles)) == tiles).all()
+
+
+# --------------------------------------------------------------------------------------------------------------- golden
+
+
+@pytest.mark.parametrize("name", ["sprites", "ordered", "digits"])
+def test_golden_log(name, tmp_path):
+    """Training at preset smoke gives the numbers it gave before; ``GOLDEN=write`` stores new ones."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        log = training.train(dynamics.task(name, SMOKE), device="cpu", run_dir=tmp_path, quiet=True).log
+    finally:
+        torch.set_num_threads(threads)
+    log = log.drop(columns=["seconds", "images_per_second"])
+    path = GOLDEN / f"dynamics_{name}.csv"
+    if os.environ.get("GOLDEN") == "write":
+        log.to_csv(path, index=False)
+    expected = pd.read_csv(path)
+    assert list(log.columns) == list(expected.columns)
+    np.testing.assert_allclose(log.to_numpy(), expected.to_numpy(), rtol=1e-3, atol=1e-6)
+
+
+# -------------------------------------------------------------------------------------------------------------- command
+
+
+def run(*arguments) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "lib.dynamics", *map(str, arguments)]
+    return subprocess.run(command, cwd=paths.ROOT, capture_output=True, text=True)
+
+
+def folder(root: Path, name: str, images) -> Path:
+    (root / name).mkdir()
+    for number, image in enumerate(images):
+        Image.fromarray(image).save(root / name / f"{number:03d}.png")
+    return root / name
+
+
+def test_commands_encode_and_swap(tmp_path):
+    clip = sprites.sprites("drawn").clips(np.array([5, 600]), np.array([0, 4]))
+    who, what = folder(tmp_path, "who", clip[0]), folder(tmp_path, "what", clip[1])
+    done = run("encode", who, tmp_path / "codes.json", "--model", "sprites", "--json")
+    assert done.returncode == 0, done.stderr
+    codes = json.loads((tmp_path / "codes.json").read_text())
+    assert list(codes["dynamic"]) == [f"{k:03d}.png" for k in range(8)]
+    assert json.loads(done.stdout)["frames"] == 8
+    done = run("swap", who, what, tmp_path / "swap.png", "--model", "sprites", "--json")
+    assert done.returncode == 0, done.stderr
+    with Image.open(tmp_path / "swap.png") as picture:
+        assert picture.size == (8 * 64, 2 * 64)
+
+
+def test_commands_refuse_in_one_sentence(tmp_path):
+    rng = np.random.default_rng(0)
+    mixed = folder(tmp_path, "mixed", [rng.integers(0, 255, (s, s, 3), np.uint8) for s in (64, 32)])
+    (tmp_path / "empty").mkdir()
+    broken = folder(tmp_path, "broken", [])
+    (broken / "0.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    small = folder(tmp_path, "small", [np.zeros((4, 4, 3), np.uint8)])
+    for source, told in (
+        (mixed, "one size"),
+        (tmp_path / "empty", "holds no picture"),
+        (broken, "cannot read the picture"),
+        (small, "at least 8"),
+        (tmp_path / "absent", "is no folder"),
+    ):
+        with pytest.raises(UserError, match=told):
+            dynamics.read_frames(source)
+    done = run("encode", tmp_path / "empty", tmp_path / "out.json")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert not (tmp_path / "out.json").exists()
+    with pytest.raises(UserError, match="faces, people, sprites, digits"):
+        dynamics.load("laptop", "cars")
