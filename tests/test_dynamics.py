@@ -123,6 +123,17 @@ def test_bound_falls_with_noise_and_counts_each_term():
     assert terms.reconstruction.item() == pytest.approx(squared / (2 * found.sigma**2), rel=1e-4)
 
 
+def test_shared_error_is_that_of_a_correlated_gaussian():
+    """The quadratic form of the covariance sigma^2 I + shared^2 11^T between the frames, pixel by pixel."""
+    decoded, frames = torch.rand(2, 3, 1, 4, 4), torch.rand(2, 3, 1, 4, 4)
+    covariance = 0.3**2 * torch.eye(3) + 0.2**2 * torch.ones(3, 3)
+    error = (decoded - frames).flatten(2)  # (sets, frames, pixels)
+    expected = 0.5 * torch.einsum("nup,uv,nvp->n", error, torch.linalg.inv(covariance), error).mean() / 3
+    torch.testing.assert_close(model.reconstruction_error(decoded, frames, 0.3, 0.2), expected)
+    squared = error.square().sum(2).mean() / (2 * 0.3**2)
+    torch.testing.assert_close(model.reconstruction_error(decoded, frames, 0.3, 0.0), squared)
+
+
 def test_swap_uses_who_of_one_and_what_of_the_other():
     found = tiny()
     frames = torch.rand(2, 4, 3, 64, 64)

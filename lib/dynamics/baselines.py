@@ -5,7 +5,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lib.dynamics.model import IMAGE, FrameDecoder, Gaussian, Terms, _gaussian, _head, features, trunk
+from lib.dynamics.model import (
+    IMAGE,
+    FrameDecoder,
+    Gaussian,
+    Terms,
+    _gaussian,
+    _head,
+    features,
+    reconstruction_error,
+    trunk,
+)
 
 
 class PlainVAE(nn.Module):
@@ -27,9 +37,9 @@ class PlainVAE(nn.Module):
         flat = frames.flatten(0, 1)
         posterior = self.encode(flat)
         decoded = self.decoder(posterior.sample())
-        error = (decoded - flat).square().sum((1, 2, 3)).mean()
+        decoded = decoded.view_as(frames)
         kl = posterior.kl_standard().mean()
-        return Terms(error / (2 * self.sigma**2), torch.zeros_like(kl), kl, decoded.view_as(frames))
+        return Terms(reconstruction_error(decoded, frames, self.sigma, 0.0), torch.zeros_like(kl), kl, decoded)
 
 
 class OrderedModel(nn.Module):
@@ -93,9 +103,9 @@ class OrderedModel(nn.Module):
         q_dynamic = self._dynamic(features, static)
         dynamic = q_dynamic.sample()
         decoded = self.decode(static, dynamic)
-        error = (decoded - frames).square().sum((2, 3, 4)).mean()
         kl = q_dynamic.log_prob(dynamic) - self._prior(dynamic).log_prob(dynamic)
-        return Terms(error / (2 * self.sigma**2), q_static.kl_standard().mean() / frames.shape[1], kl.mean(), decoded)
+        error = reconstruction_error(decoded, frames, self.sigma, 0.0)
+        return Terms(error, q_static.kl_standard().mean() / frames.shape[1], kl.mean(), decoded)
 
 
 class Judge(nn.Module):

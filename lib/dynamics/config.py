@@ -35,6 +35,12 @@ class ModelConfig(Config):
         return width
 
 
+class FaceModelConfig(ModelConfig):
+    """The model for faces, whose frames share an error: see `lib.dynamics.model.reconstruction_error`."""
+
+    shared: float = Field(ge=0, le=1, description="standard deviation of the error that all frames of a sequence share")
+
+
 class JudgeConfig(Config):
     """Classifiers trained apart from the models, which judge what a generated clip shows."""
 
@@ -59,8 +65,8 @@ class DynamicsConfig(Config):
     ablation: ModelConfig
     judge: JudgeConfig
     digits: ModelConfig
-    faces: ModelConfig
+    faces: FaceModelConfig
     rendered: FacesConfig
-    people: ModelConfig
+    people: FaceModelConfig
     real: Literal["london", "rendered"] = Field(description="real people, or rendered ones to test the path")
     evaluated: int = Field(ge=8, le=2664, description="test clips of sprites that are judged")

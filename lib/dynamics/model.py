@@ -172,6 +172,20 @@ class FrameDecoder(nn.Module):
         return torch.sigmoid(self.ups(self.dense(codes).view(len(codes), 4 * self.width, 4, 4)).float())
 
 
+def reconstruction_error(decoded: Tensor, frames: Tensor, sigma: float, shared: float) -> Tensor:
+    """Mean over sets of -log p(x | s, d) per frame in nats, less its constant; both ``(N, U, C, 64, 64)``.
+
+    The error of a pixel is the sum of one of the frame, of deviation ``sigma``, and one that all frames of the
+    sequence have in common, of deviation ``shared``: what s does not say about a person is missing from each of the
+    frames alike, and is to be paid for once. With ``shared`` 0 it is the usual squared error.
+    """
+    error = (decoded - frames).flatten(2)
+    u = error.shape[1]
+    common = error.mean(1)
+    own = (error - common[:, None]).square().sum((1, 2)) / (2 * sigma**2)
+    return ((own + u * common.square().sum(1) / (2 * (sigma**2 + u * shared**2))) / u).mean()
+
+
 class Terms(NamedTuple):
     """The parts of the bound, in nats per frame (means over a batch), and the reconstruction."""
 
@@ -196,13 +210,15 @@ class DisentanglingModel(nn.Module):
         hidden: width of the dense layers.
         components: Gaussians in p(d | s).
         sigma: standard deviation of p(x | s, d) per pixel, in units of the range [0, 1].
+        shared: that of the error that all frames of a sequence share, see `reconstruction_error`.
     """
 
     def __init__(
-        self, channels: int, width: int, static: int, dynamic: int, hidden: int, components: int, sigma: float
-    ) -> None:
+        self, channels: int, width: int, static: int, dynamic: int, hidden: int, components: int, sigma: float,
+        shared: float,
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.static_size, self.dynamic_size, self.sigma = static, dynamic, sigma
+        self.static_size, self.dynamic_size, self.sigma, self.shared = static, dynamic, sigma, shared
         self.channels = channels
         self.pair_encoder = PairEncoder(channels, width, static, hidden)
         self.dynamic_encoder = DynamicEncoder(channels, width, static, dynamic, hidden)
@@ -256,12 +272,11 @@ class DisentanglingModel(nn.Module):
         q_dynamic = self.dynamic(frames, static)
         dynamic = q_dynamic.sample()
         decoded = self.decode(static, dynamic)
-        error = (decoded - frames).square().sum((2, 3, 4)).mean()
         flat = dynamic.flatten(0, 1)
         keep = torch.rand(len(flat), device=flat.device) < condition
         prior = self.prior.log_prob(flat, static.repeat_interleave(u, 0), keep)
         return Terms(
-            error / (2 * self.sigma**2),
+            reconstruction_error(decoded, frames, self.sigma, self.shared),
             q_static.kl_standard().mean() / u,
             (q_dynamic.log_prob(dynamic).flatten() - prior).mean(),
             decoded,

@@ -12,7 +12,7 @@ from lib import data
 from lib.data import sprites as sprite_data
 from lib.dynamics import faces, sources
 from lib.dynamics.baselines import Judge, OrderedModel, PlainVAE
-from lib.dynamics.config import DynamicsConfig, JudgeConfig, ModelConfig
+from lib.dynamics.config import DynamicsConfig, FaceModelConfig, JudgeConfig, ModelConfig
 from lib.dynamics.model import DisentanglingModel, Terms, all_pairs
 from lib.metrics import psnr
 from lib.training import Task
@@ -23,9 +23,9 @@ VALIDATED = 64
 
 def disentangler(channels: int, config: ModelConfig) -> DisentanglingModel:
     """The model of one config, freshly initialised."""
-    return DisentanglingModel(
-        channels, config.width, config.static, config.dynamic, config.hidden, config.components, config.sigma
-    )
+    shared = config.shared if isinstance(config, FaceModelConfig) else 0.0
+    sizes = (config.width, config.static, config.dynamic, config.hidden, config.components)
+    return DisentanglingModel(channels, *sizes, config.sigma, shared)
 
 
 def random_pairs(count: int, pairs: int) -> Tensor:
@@ -85,11 +85,15 @@ class SetTask(Task):
         # s is free at first and d never is: what both could hold goes to s
         risen = min(1.0, (step + 1) / config.warmup) if config.warmup else 1.0
         loss = terms.loss(risen * config.weight_static, config.weight_dynamic)
-        yield "model", loss, {
-            "reconstruction": terms.reconstruction,
-            "kl_static": terms.kl_static,
-            "kl_dynamic": terms.kl_dynamic,
-        }
+        yield (
+            "model",
+            loss,
+            {
+                "reconstruction": terms.reconstruction,
+                "kl_static": terms.kl_static,
+                "kl_dynamic": terms.kl_dynamic,
+            },
+        )
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
