@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import importlib.util
+import io
 import json
 from pathlib import Path
 
@@ -15,7 +15,6 @@ import numpy as np
 
 from lib import paths
 from lib.data.cache import fetch, identity
-from lib.errors import UserError
 from lib.files import write_atomically
 
 VERSION = 1
@@ -34,11 +33,8 @@ def _tools():
     """dlib's face detector and its model of 68 landmarks."""
     import dlib
 
-    package = importlib.util.find_spec("face_recognition_models")
-    if package is None or not package.submodule_search_locations:
-        raise UserError("the package face-recognition-models is not installed; run make figures, which installs it")
-    folder = Path(package.submodule_search_locations[0]) / "models"
-    return dlib.get_frontal_face_detector(), dlib.shape_predictor(str(folder / "shape_predictor_68_face_landmarks.dat"))
+    model = fetch("dlib-faces") / "shape_predictor_68_face_landmarks.dat"
+    return dlib.get_frontal_face_detector(), dlib.shape_predictor(str(model))
 
 
 def landmarks(image: np.ndarray) -> np.ndarray | None:
@@ -97,8 +93,6 @@ def _cached(name: str, settings: dict, make) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as stored:
             return dict(stored)
     arrays = make()
-    import io
-
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     write_atomically(path, buffer.getvalue())
