@@ -24,16 +24,15 @@ from torch import Tensor
 
 from lib import checkpoints
 from lib import config as configs
-from lib.checkpoints import evaluate_or_load, task_hash
+from lib.checkpoints import Provenance, evaluate_or_load, task_hash, train_or_load
 from lib.data import sprites as sprite_data
 from lib.dynamics import evaluate, faces
-from lib.dynamics.baselines import Judge, PlainVAE
+from lib.dynamics.baselines import PlainVAE
 from lib.dynamics.config import DynamicsConfig
 from lib.dynamics.evaluate import Clips, SplitVAE
 from lib.dynamics.model import DisentanglingModel
 from lib.dynamics.sources import SpriteSets, as_frames
-from lib.dynamics.tasks import FOLDS, make
-from lib.training import Task
+from lib.dynamics.tasks import FOLDS, MODELS, make
 
 METHODS = {"sprites": "unordered sets (ours)", "ordered": "ordered baseline (DSVAE)"}
 """Models of the comparison on sprites and their names in tables."""
@@ -113,28 +112,49 @@ def swap_grid(model: evaluate.TwoCodes, static: Tensor, dynamic: Tensor, time: i
     return tiles
 
 
+class Models:
+    """Every model of a preset, trained or loaded when it is first needed.
+
+    What is measured with a model is stored under its hash, and the hash is known without its weights; so those that
+    only serve a comparison need not ship.
+    """
+
+    def __init__(self, settings: DynamicsConfig, seed: int = 0, *, device: str = "auto", retrain: bool = False) -> None:
+        self.settings, self.device, self.retrain = settings, device, retrain
+        self.tasks = {name: make(name, settings, seed) for name in MODELS}
+        self.runs: dict[str, Provenance] = {}
+
+    def hashes(self, *names: str) -> dict[str, str]:
+        """Hash of everything that decides each model, by its name."""
+        return {name: task_hash(self.tasks[name]) for name in names}
+
+    def __getitem__(self, name: str):
+        """The trained network, on the CPU, in evaluation mode."""
+        if name not in self.runs:
+            self.runs[name] = train_or_load(self.tasks[name], retrain=self.retrain, device=self.device)
+            self.tasks[name].cpu().eval()
+        return self.tasks[name].model
+
+
 # ------------------------------------------------------------------------------------------------------------- sprites
 
 
 class Sprites:
-    """Measurements on the sprites of a preset. ``tasks``: those of `METHODS`, `VARIANTS` and ``"judge"``, trained."""
+    """Measurements on the sprites of a preset."""
 
-    def __init__(self, settings: DynamicsConfig, tasks: Mapping[str, Task]) -> None:
-        self.settings, self.tasks = settings, tasks
-        self.source = settings.source
+    def __init__(self, models: Models) -> None:
+        self.settings, self.models = models.settings, models
+        self.source = models.settings.source
 
     def _decides(self, *models: str, **more) -> dict:
-        return {**{name: task_hash(self.tasks[name]) for name in models}, **more}
+        return {**self.models.hashes(*models), **more}
 
     def _test(self, count: int | None = None) -> Clips:
         return Clips(SpriteSets(self.source, "test"), count or self.settings.evaluated)
 
-    def _judge(self) -> Judge:
-        return self.tasks["judge"].model.cpu().eval()
-
     def two_codes(self, name: str) -> evaluate.TwoCodes:
         """The trained model ``name`` as something with a static and a dynamic code."""
-        model = self.tasks[name].model.cpu().eval()
+        model = self.models[name]
         if not isinstance(model, PlainVAE):
             return model
         with checkpoints.kept_random_states(), torch.no_grad():
@@ -149,7 +169,7 @@ class Sprites:
         for name, title in methods.items():
 
             def compute(name: str = name) -> pd.DataFrame:
-                return pd.DataFrame([evaluate.swaps(self.two_codes(name), self._judge(), self._test())])
+                return pd.DataFrame([evaluate.swaps(self.two_codes(name), self.models["judge"], self._test())])
 
             found = stored(f"swaps_{name}", self._decides(name, "judge", clips=count), compute, **options)
             rows.append(pd.concat([pd.DataFrame({"method": [title]}), found], axis=1))
@@ -159,7 +179,7 @@ class Sprites:
         """The judge on real clips of the test characters: share of actions and of each attribute it gets right."""
 
         def compute() -> pd.DataFrame:
-            clips, judge = self._test(), self._judge()
+            clips, judge = self._test(), self.models["judge"]
             actions, looks = [], []
             with torch.no_grad():
                 for frames in clips.batches():
@@ -178,9 +198,20 @@ class Sprites:
         count = min(600, self.settings.evaluated)
 
         def compute() -> pd.DataFrame:
-            return evaluate.by_count(self.tasks["sprites"].model.cpu().eval(), self._judge(), self._test(count))
+            return evaluate.by_count(self.models["sprites"], self.models["judge"], self._test(count))
 
         return stored("number_of_frames", self._decides("sprites", "judge", clips=count), compute, **options)
+
+    def characters(self, **options) -> Tensor:
+        """Static codes of four unseen characters, each from one clip: ``(4, S)``."""
+
+        def compute() -> pd.DataFrame:
+            clips = Clips(SpriteSets(self.source, "test"), 4)
+            static, _ = evaluate.codes_of(self.two_codes("sprites"), clips)
+            return pd.DataFrame(static.double().numpy())
+
+        found = stored("characters", self._decides("sprites", clips=4), compute, **options)
+        return torch.from_numpy(found.to_numpy()).float()
 
     def grid(self, **options) -> np.ndarray:
         """`swap_grid` of unseen characters: seven of them in nine actions."""
@@ -219,15 +250,38 @@ def people_codes(model: DisentanglingModel, sets: np.ndarray) -> tuple[np.ndarra
     return static.numpy(), dynamic.numpy()
 
 
-class People:
-    """Measurements on real people. ``tasks``: the trained ``people_0``, ``people_1``, …, one for each part held out."""
+FACE_VARIANTS = {"ablation_faces_shared": "with a shared error", "ablation_faces_own": "every frame's error its own"}
+"""Models of rendered faces that differ in the likelihood, and their names in tables."""
 
-    def __init__(self, settings: DynamicsConfig, tasks: Mapping[str, Task]) -> None:
-        self.real = settings.real
-        self.tasks = [tasks[f"people_{fold}"] for fold in range(FOLDS)]
+
+def face_ablation(models: Models, **options) -> pd.DataFrame:
+    """Expressions of unseen rendered people from the 2-D code, and the share of its variance between people (%)."""
+    sizes = models.settings.rendered
+
+    def compute() -> pd.DataFrame:
+        unseen = faces.rendered(faces.UNSEEN, sizes.unseen, sizes.frames)
+        labels, who = unseen.expressions.ravel(), np.repeat(np.arange(len(unseen.frames)), unseen.frames.shape[1])
+        rows = []
+        for name, title in FACE_VARIANTS.items():
+            _, dynamic = people_codes(models[name], unseen.frames)
+            flat = dynamic.reshape(-1, dynamic.shape[2])
+            between = dynamic.mean(1).var(0).sum() / flat.var(0).sum()
+            right = (classified(flat, labels, who) == labels).mean()
+            rows.append({"method": title, "expression from d": 100 * right, "variance between people": 100 * between})
+        return pd.DataFrame(rows)
+
+    decides = {**models.hashes(*FACE_VARIANTS), "people": sizes}
+    return stored("faces_likelihood", decides, compute, **options)
+
+
+class People:
+    """Measurements on real people: one model for each part of them that is held out."""
+
+    def __init__(self, models: Models) -> None:
+        self.models, self.real = models, models.settings.real
 
     def _decides(self) -> dict:
-        return {task.name: task_hash(task) for task in self.tasks} | faces.real_identity(self.real)
+        return self.models.hashes(*(f"people_{fold}" for fold in range(FOLDS))) | faces.real_identity(self.real)
 
     def smiles(self, **options) -> pd.DataFrame:
         """Dynamic codes of everybody, each from the model that never saw them.
@@ -241,7 +295,7 @@ class People:
             both, who = faces.pairs(self.real)
             rows = []
             for fold, held in enumerate(faces.folds(len(both), FOLDS)):
-                _, dynamic = people_codes(self.tasks[fold].model.cpu().eval(), both)
+                _, dynamic = people_codes(self.models[f"people_{fold}"], both)
                 seen = np.setdiff1d(np.arange(len(both)), held)
                 classifier = make_pipeline(StandardScaler(), KNeighborsClassifier(min(9, len(seen))))
                 classifier.fit(dynamic[seen].reshape(-1, dynamic.shape[2]), np.tile([0, 1], len(seen)))
@@ -262,7 +316,7 @@ class People:
             static = as_frames(np.array(held[:6]))
             order = [(-1, 0), (-1, 1), (-2, 0), (-2, 1), (-3, 1), (-4, 1)]
             dynamic = as_frames(np.array([np.roll(held[max(p, -len(held))], -t, 0) for p, t in order]))
-            return to_rows(swap_grid(self.tasks[0].model.cpu().eval(), static, dynamic))
+            return to_rows(swap_grid(self.models["people_0"], static, dynamic))
 
         return from_rows(stored("grid_people", self._decides(), compute, **options))
 
@@ -273,19 +327,13 @@ def main() -> None:
     parser.add_argument("--preset", default="laptop")
     parser.add_argument("--ship", action="store_true", help="store in checkpoints/ instead of runs/")
     arguments = parser.parse_args()
-    settings = configs.load("07_disentangled_dynamics", arguments.preset)
-    names = [*METHODS, *VARIANTS, "judge", *(f"people_{fold}" for fold in range(FOLDS))]
-    tasks = {name: make(name, settings, 0) for name in names}
-    for task in tasks.values():
-        checkpoints.train_or_load(task)
-    sprites = Sprites(settings, tasks)
+    models = Models(configs.load("07_disentangled_dynamics", arguments.preset))
+    sprites, people = Sprites(models), People(models)
     for methods in (METHODS, VARIANTS):
         sprites.comparison(methods, ship=arguments.ship)
-    for measure in (sprites.ceiling, sprites.counts, sprites.grid):
+    for measure in (sprites.ceiling, sprites.counts, sprites.grid, sprites.characters, people.smiles, people.grid):
         measure(ship=arguments.ship)
-    people = People(settings, tasks)
-    people.smiles(ship=arguments.ship)
-    people.grid(ship=arguments.ship)
+    face_ablation(models, ship=arguments.ship)
 
 
 if __name__ == "__main__":

@@ -266,12 +266,17 @@ MODELS = (
     *("sprites", "ordered", "judge", "digits", "faces"),
     *(f"people_{fold}" for fold in range(FOLDS)),
     *(f"ablation_{variant}" for variant in ABLATIONS),
+    *("ablation_faces_shared", "ablation_faces_own"),
 )
 
 
 def make(model: str, chapter: DynamicsConfig, seed: int) -> Task:
     """The task of one of `MODELS`, freshly initialised from ``seed``."""
     name = f"dynamics.{model}"
+    if model.startswith("ablation_faces"):
+        recipe = chapter.faces.train.model_copy(update={"steps": chapter.ablation.train.steps})
+        changes = {"train": recipe} | ({} if model.endswith("shared") else {"shared": 0.0})
+        return FacesTask(name, chapter.faces.model_copy(update=changes), chapter, seed)
     if model.startswith("ablation_"):
         kind, grouping, changes = ABLATIONS[model.removeprefix("ablation_")]
         config = chapter.ablation.model_copy(update=changes)
