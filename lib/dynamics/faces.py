@@ -15,6 +15,7 @@ from lib import paths
 from lib.checkpoints import file_hash
 from lib.data import actors, identity, people
 from lib.data.actors.pack import PATH as PACK
+from lib.dynamics.config import FacesConfig
 from lib.dynamics.model import IMAGE
 from lib.dynamics.sources import FrameSets
 from lib.files import write_atomically
@@ -150,21 +151,26 @@ def pairs(real: str) -> tuple[np.ndarray, list[str]]:
     return np.array(chosen), [f"rendered {number}" for number in range(len(chosen))]
 
 
-def real_sets(real: str, fold: int, parts: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Sequences of people, to train on and held out: `pairs` without and with one part, and all of GRID.
+def real_sets(real: str, fold: int, parts: int, helpers: FacesConfig) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Sequences of people, to train on and held out.
 
-    ``fold`` is the part of the people that is held out. Each of them is a sequence of two frames, neutral and smiling;
-    each clip of GRID one of 75.
+    ``fold`` is the part of the people of `pairs` that is held out. Each of them is a sequence of two frames, neutral
+    and smiling; each clip of GRID one of 75; and rendered people (``helpers``) show the model more faces than a few
+    dozen, without their labels. Real pairs come thrice, so that they are about half of what is seen.
     """
     both, _ = pairs(real)
     held = folds(len(both), parts)[fold]
     train = [both[index] for index in range(len(both)) if index not in set(held.tolist())]
-    spoken = list(people.clips("grid10").values()) if real == "london" else []
-    return [*train, *spoken], [both[index] for index in held]
+    more = list(rendered(0, helpers.people, helpers.frames).frames)
+    if real == "london":
+        more += list(people.clips("grid10").values())
+    return [*train, *train, *train, *more], [both[index] for index in held]
 
 
-def real_identity(real: str) -> dict[str, str]:
+def real_identity(real: str, helpers: FacesConfig) -> dict[str, str]:
     """Hashes of what `real_sets` reads."""
+    found = rendered_identity() | {"helpers": f"{helpers.people} rendered people, {helpers.frames} frames each"}
     if real == "rendered":
-        return rendered_identity()
-    return {name: identity(name) for name in ("london512", "grid10")} | {"aligned": f"version {people.VERSION}"}
+        return found
+    found |= {name: identity(name) for name in ("london512", "grid10")}
+    return found | {"aligned": f"version {people.VERSION}"}

@@ -164,7 +164,7 @@ class Sprites:
 
     def comparison(self, methods: Mapping[str, str], **options) -> pd.DataFrame:
         """`evaluate.swaps` of each of ``methods`` (`METHODS` or `VARIANTS`), one stored table each."""
-        count = self.settings.evaluated if methods is METHODS else min(600, self.settings.evaluated)
+        count = self.settings.evaluated if methods is METHODS else min(300, self.settings.evaluated)
         rows = []
         for name, title in methods.items():
 
@@ -195,7 +195,7 @@ class Sprites:
 
     def counts(self, **options) -> pd.DataFrame:
         """`evaluate.by_count` of our model."""
-        count = min(600, self.settings.evaluated)
+        count = min(300, self.settings.evaluated)
 
         def compute() -> pd.DataFrame:
             return evaluate.by_count(self.models["sprites"], self.models["judge"], self._test(count))
@@ -281,7 +281,9 @@ class People:
         self.models, self.real = models, models.settings.real
 
     def _decides(self) -> dict:
-        return self.models.hashes(*(f"people_{fold}" for fold in range(FOLDS))) | faces.real_identity(self.real)
+        return self.models.hashes(*(f"people_{fold}" for fold in range(FOLDS))) | faces.real_identity(
+            self.real, self.models.settings.rendered
+        )
 
     def smiles(self, **options) -> pd.DataFrame:
         """Dynamic codes of everybody, each from the model that never saw them.
@@ -312,7 +314,7 @@ class People:
         """`swap_grid` of people whom the first model never saw: identity of the row, expression of the column."""
 
         def compute() -> pd.DataFrame:
-            _, held = faces.real_sets(self.real, 0, FOLDS)
+            _, held = faces.real_sets(self.real, 0, FOLDS, self.models.settings.rendered)
             static = as_frames(np.array(held[:6]))
             order = [(-1, 0), (-1, 1), (-2, 0), (-2, 1), (-3, 1), (-4, 1)]
             dynamic = as_frames(np.array([np.roll(held[max(p, -len(held))], -t, 0) for p, t in order]))

@@ -162,13 +162,13 @@ class PeopleTask(SetTask):
 
     def __init__(self, name: str, config: ModelConfig, chapter: DynamicsConfig, seed: int, fold: int) -> None:
         super().__init__(name, config, seed, 3)
-        self.fold, self.real = fold, chapter.real
+        self.fold, self.real, self.helpers = fold, chapter.real, chapter.rendered
 
     def data_identity(self) -> dict[str, str]:
-        return {**faces.real_identity(self.real), "held out": f"part {self.fold} of {FOLDS}"}
+        return {**faces.real_identity(self.real, self.helpers), "held out": f"part {self.fold} of {FOLDS}"}
 
     def make_source(self, split: str) -> sources.FrameSets:
-        train, held = faces.real_sets(self.real, self.fold, FOLDS)
+        train, held = faces.real_sets(self.real, self.fold, FOLDS, self.helpers)
         return faces.AugmentedSets(train) if split == "train" else sources.FrameSets(held)
 
 
@@ -260,7 +260,7 @@ ABLATIONS: dict[str, tuple[str, str, dict]] = {
     "single": ("single", "recording", {}),
     "vae": ("vae", "recording", {}),
 }
-FOLDS = 4
+FOLDS = 2
 """Parts that the real people are divided into: each is held out by one model."""
 MODELS = (
     *("sprites", "ordered", "judge", "digits", "faces"),
