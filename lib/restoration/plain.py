@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from lib.flows import MultiScaleFlow
-from lib.flows import standard_normal_log_prob as base_log_prob
 
 
 class PlainFlow(nn.Module):

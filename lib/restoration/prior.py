@@ -272,10 +272,8 @@ class NoiseFlow(nn.Module):
         return y.detach() + sigma.square().view(-1, 1, 1, 1) * self.score(y, sigma)[0]
 
     @torch.no_grad()
-    def sample(
-        self, n: int, size: tuple[int, int], sigma: float, temperature: float = 1.0, generator=None
-    ) -> Tensor:
-        """``n`` images of ``size`` (height, width), with noise ``sigma`` in them; ``temperature`` scales the latents."""
+    def sample(self, n: int, size: tuple[int, int], sigma: float, temperature: float = 1.0, generator=None) -> Tensor:
+        """``n`` images of ``size`` (height, width) with noise ``sigma``; ``temperature`` scales the latents."""
         height, width = size
         shapes = [(3 * self.channels, height >> level + 1, width >> level + 1) for level in range(self.depth)]
         shapes.append((self.channels, height >> self.depth, width >> self.depth))

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.flows import bits_per_dim
+from lib.flows import bits_per_dim, standard_normal_log_prob
 from lib.metrics import psnr, round8
 from lib.restoration import images, plain
 from lib.restoration.config import ChapterConfig, PlainConfig, PriorConfig
@@ -157,7 +157,7 @@ class PlainTask(ImageTask):
     def training_step(self, batch: Tensor, step: int) -> Iterator:
         config, x = self.config, self.dequantised(batch)
         latents, log_det = self.model(x)
-        bits = bits_per_dim(plain.base_log_prob(latents) + log_det, batch[0].numel()).mean()
+        bits = bits_per_dim(standard_normal_log_prob(latents) + log_det, batch[0].numel()).mean()
         loss, metrics = bits, {"bits_per_dim": bits}
         terms = {
             "image_noise": lambda: plain.image_noise_loss(self.model, x, latents, IMAGE_NOISE),
