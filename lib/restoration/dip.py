@@ -136,8 +136,8 @@ def fit(
 ) -> Fit:
     """Fit one image ``(1, C, H, W)``.
 
-    The output is averaged with ``memory``. Where the fit breaks (PSNR to the degraded image falls by 5 dB) the weights of
-    100 iterations before come back, as in the authors' code. Looks for the oracle cost no counted time.
+    The output is averaged with ``memory``. Where the fit breaks (PSNR to the degraded image falls by 5 dB) the weights
+    of 100 iterations before come back, as in the authors' code. Looks for the oracle cost no counted time.
     """
     y = observation.y
     height, width = y.shape[2:]

@@ -110,3 +110,22 @@ def identity(name: str, training_set: str) -> dict[str, str]:
     if name == "faces":
         return {"london512": data.identity("london512"), "left out": f"the last {_FACE_TEST} adults"}
     return {name: data.identity(name)}
+
+
+def test_set(name: str, count: int, side: int) -> list[tuple[str, Tensor]]:
+    """Images that no prior was trained on, ``(name, float (1, C, S, S) in [0, 1])``.
+
+    Args:
+        name: "mnist", "cifar10" (evenly spaced test images), "faces" (at most 24), "kodak" or "held-out" (the middles
+            of photographs, cut to ``side``; at most 24 and 5).
+    """
+    if name in ("kodak", "held-out"):
+        found = []
+        for label, image in (kodak if name == "kodak" else held_out)()[:count]:
+            row, column = (max(0, (size - side) // 2) for size in image.shape[:2])
+            found.append((label, _stack(image[None, row : row + side, column : column + side])))
+    else:
+        stack = small_images(name, "test")
+        chosen = torch.linspace(0, len(stack) - 1, min(count, len(stack))).long()
+        found = [(f"{name} {int(index)}", stack[index : index + 1]) for index in chosen]
+    return [(label, image.float() / 255) for label, image in found]

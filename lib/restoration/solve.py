@@ -21,7 +21,7 @@ from torch import Tensor
 
 from lib.errors import UserError
 from lib.flows import standard_normal_log_prob as base_log_prob
-from lib.restoration.degradations import Masked, Observation, Smaller
+from lib.restoration.degradations import Masked, Noisy, Observation, Smaller
 from lib.restoration.plain import PlainFlow
 from lib.restoration.prior import NoiseFlow
 
@@ -385,7 +385,7 @@ def restore(
         schedule = Schedule(50.0, 2.0, 40)
         generator = generator or torch.Generator().manual_seed(0)
         return anneal(prior, observation, schedule, generator=generator, renew=0.5, progress=progress)
-    if type(observation).__name__ == "Noisy":
+    if isinstance(observation, Noisy):
         result = Result(denoise(prior, observation.y, observation.sigma), steps=1)
         if progress:
             progress(1, 1)
