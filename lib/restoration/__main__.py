@@ -1,4 +1,4 @@
-"""``python -m lib.restoration restore IN.png OUT.png --task denoise --sigma 25``, ``deblock`` or ``inpaint --mask M``."""
+"""The command ``python -m lib.restoration restore IN.png OUT.png --task denoise | deblock | inpaint``."""
 
 from __future__ import annotations
 

@@ -109,7 +109,7 @@ class Coupling(nn.Module):
 
     def _shift_and_log_scale(self, x_a: Tensor, f: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         x = F.silu(self.enter(x_a, t) + self.see(f))
-        shift, raw = self.leave(F.silu(self.inner(x, t)), t).float().chunk(2, 1)
+        shift, raw = self.leave(F.silu(self.inner(x, t)), t).to(t.dtype).chunk(2, 1)
         return shift, self.bound * torch.tanh(raw / self.bound)
 
     def forward(self, x: Tensor, f: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -142,7 +142,7 @@ class Details(nn.Module):
 
     def _condition(self, h: Tensor, sigma: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         f = self.features(h, t)
-        mean, raw = self.prior(f, t).float().chunk(2, 1)
+        mean, raw = self.prior(f, t).to(t.dtype).chunk(2, 1)
         bounded = self.variance_bound * torch.tanh(raw / self.variance_bound)
         variance = (self.log_variance[:, None, None] + bounded).exp()
         return f, mean, -0.5 * torch.log(variance + sigma.square()[:, None, None, None])
@@ -212,7 +212,7 @@ class NoiseFlow(nn.Module):
             raise UserError(
                 f"this prior needs sides that are multiples of {self.multiple}, not {x.shape[2]} x {x.shape[3]}"
             )
-        sigma = torch.as_tensor(sigma, dtype=torch.float32, device=x.device).expand(len(x)).clamp(*self.sigma_range)
+        sigma = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).expand(len(x)).clamp(*self.sigma_range)
         return sigma, noise_features(sigma, *self.sigma_range)
 
     @staticmethod
@@ -244,7 +244,7 @@ class NoiseFlow(nn.Module):
     def inverse(self, latents: list[Tensor], sigma: Tensor | float) -> tuple[Tensor, Tensor]:
         """``latents -> (x, log_det)``, the exact inverse of ``forward`` (T)."""
         *details, z = latents
-        sigma = torch.as_tensor(sigma, dtype=torch.float32, device=z.device).expand(len(z)).clamp(*self.sigma_range)
+        sigma = torch.as_tensor(sigma, dtype=z.dtype, device=z.device).expand(len(z)).clamp(*self.sigma_range)
         t = noise_features(sigma, *self.sigma_range)
         log_scale = self._top(z, sigma)
         h, log_det = self.top_mean[:, None, None] + z * (-log_scale).exp(), -sum_per_sample(log_scale)
@@ -268,7 +268,7 @@ class NoiseFlow(nn.Module):
 
     def denoise(self, y: Tensor, sigma: Tensor | float) -> Tensor:
         """The mean of the clean images behind ``y`` at noise ``sigma``: y + sigma^2 grad log p_sigma(y)."""
-        sigma = torch.as_tensor(sigma, dtype=torch.float32, device=y.device).clamp(*self.sigma_range)
+        sigma = torch.as_tensor(sigma, dtype=y.dtype, device=y.device).clamp(*self.sigma_range)
         return y.detach() + sigma.square().view(-1, 1, 1, 1) * self.score(y, sigma)[0]
 
     @torch.no_grad()

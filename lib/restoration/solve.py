@@ -336,7 +336,7 @@ def _search(prior, observation, search, variables, size, keep, progress) -> Resu
                 for frozen in variables[: max(0, len(variables) - moving)]:
                     frozen.grad.zero_()
             if not seen:
-                seen.update(total=total.detach(), image=x.detach(), energy=energy.detach(), cost=cost.detach())
+                seen.update(total=total.detach(), image=x.detach().clone(), energy=energy.detach(), cost=cost.detach())
             return total
 
         optimizer.step(closure)
