@@ -53,8 +53,8 @@ def training_photos(training_set: str) -> list[tuple[str, np.ndarray]]:
 def faces(split: str) -> list[tuple[str, np.ndarray]]:
     """Aligned faces of the London set, ``(name, uint8 (64, 64, 3))``: ``split`` "train" (140) or "test" (24).
 
-    The eyes of every face lie at the same two places: the set's own landmarks (of the neutral photo; for the smiling
-    one the same frame, the set is registered) give the similarity transform.
+    A similarity transform puts the eyes of every face at the same two places. The set has landmarks of the neutral
+    photo only; the smiling one gets the same transform, so that its eyes lie off where the head moved in between.
     """
     import cv2
 

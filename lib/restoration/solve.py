@@ -208,8 +208,9 @@ def sample(
 ) -> tuple[Tensor, Tensor]:
     """Mean ``(N, C, H, W)`` and samples ``(draws, N, C, H, W)`` of annealed Langevin dynamics given the observation.
 
-    Each step adds the noise of its level, goes sigma^2 up log p_sigma, and is pulled to the observation. The mean of
-    the samples has a smaller squared error than any of them, and than the mode.
+    Each step adds the noise of its level, goes sigma^2 up log p_sigma, and is pulled to the observation (Langevin
+    dynamics at its largest step; Kadkhodaie and Simoncelli 2021, Zhu et al. 2023). The mean of the samples has a
+    smaller squared error than any of them, and than the mode.
     """
     found = []
     for number in range(draws):
