@@ -165,6 +165,15 @@ def test_jpeg_knows_its_cells(channels):
     assert luminance[0].abs().max() < 2 / 255 < luminance[1].abs().max()
 
 
+@pytest.mark.parametrize("quality", [5, 30, 70])
+def test_quantisation_is_found_in_the_pixels(quality):
+    x = smooth(1, height=64, width=96) + 0.03 * torch.randn(1, 3, 64, 96, generator=draw())
+    observation = degradations.jpeg(x, quality)
+    assert np.array_equal(degradations.found_table(observation.y), observation.table.numpy())
+    assert degradations.found_table(x) is None
+    assert degradations.found_table(observation.y[:, :, 3:, 5:]) is None
+
+
 def test_dct_is_that_of_scipy():
     from scipy.fft import dctn
 

@@ -64,7 +64,7 @@ def run(small, monkeypatch, tmp_path, capsys):
     [
         (("denoise", "--sigma", 25), "sigma"),
         (("denoise",), "sigma"),
-        (("deblock",), "quantisation_known"),
+        (("deblock",), "quantisation"),
         (("inpaint", "--mask", "mask.png"), "missing"),
     ],
 )
@@ -85,7 +85,7 @@ def test_restore(run, tmp_path, options, key):
 def test_a_jpeg_file_tells_how_it_was_quantised(run, tmp_path):
     Image.fromarray(picture()).save(tmp_path / "in.jpg", quality=10)
     code, out, _ = run("restore", "in.jpg", "out.png", "--task", "deblock", "--json")
-    assert code == 0 and json.loads(out)["quantisation_known"] is True
+    assert code == 0 and json.loads(out)["quantisation"] == "from the file"
 
 
 def test_grey_images_stay_grey(run, tmp_path):

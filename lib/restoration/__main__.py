@@ -28,7 +28,7 @@ def _arguments() -> argparse.Namespace:
         allow_abbrev=False,
     )  # fmt: skip
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    text = "Restore an image file. A JPEG file tells how it was quantised, and that is used."
+    text = "Restore an image file. deblock uses how the image was quantised, where file or pixels tell."
     restore = commands.add_parser("restore", help=text, description=text, allow_abbrev=False)
     add = restore.add_argument
     add("input", metavar="IN", type=Path)
@@ -88,7 +88,10 @@ def _restore(arguments: argparse.Namespace) -> dict[str, Any]:
             result |= {"sigma": round(sigma, 3), "sigma_estimated": arguments.sigma is None}
             restored = restorer.denoise(image, sigma, progress)
         elif arguments.task == "deblock":
-            result["quantisation_known"] = table is not None
+            result["quantisation"] = "from the file"
+            if table is None:
+                table = restorer.quantisation(image)
+                result["quantisation"] = "unknown" if table is None else "found in the pixels"
             restored = restorer.deblock(image, table, progress)
         else:
             result["missing"] = round(float(mask.mean()), 5)

@@ -12,6 +12,7 @@ unless a function says otherwise. Every draw comes from the generator that is pa
 
 from __future__ import annotations
 
+import functools
 import io
 from dataclasses import dataclass, replace
 from typing import Any
@@ -173,6 +174,38 @@ def decode_jpeg(data: bytes) -> tuple[np.ndarray, np.ndarray]:
 def luminance_table(picture: Any) -> np.ndarray:
     """Luminance quantisation steps ``(8, 8)`` of an open Pillow JPEG, rows of equal vertical frequency."""
     return np.array(picture.quantization[0], np.uint16).reshape(8, 8)
+
+
+@functools.cache
+def _standard_tables() -> tuple[np.ndarray, ...]:
+    """The luminance tables of quality 1..95, as Pillow (libjpeg) writes them."""
+    dot = np.zeros((8, 8, 1), np.uint8)
+    return tuple(decode_jpeg(encode_jpeg(dot, quality))[1] for quality in range(1, 96))
+
+
+def found_table(y: Tensor) -> np.ndarray | None:
+    """The luminance table of images ``y`` that once were JPEG files of a standard quality, else None.
+
+    Coefficients of the 8x8 grid that starts at the corner lie close to multiples of the steps of one quality. Their
+    mean distance is compared with a quarter of a step, what it is where there is no relation. Qualities up to about 80
+    can be told; an image that was moved against the grid or resized since cannot.
+    """
+    height, width = (side // 8 * 8 for side in y.shape[2:])
+    if not height or not width:
+        return None
+    coefficients = 255 * _dct(to_ycc(y[:, :, :height, :width])[:, :1]).reshape(-1, 8, 8)
+    best, found = 0.4, None
+    for table in _standard_tables():
+        step = torch.from_numpy(table.astype(np.float32)).to(y).expand_as(coefficients)
+        multiples = coefficients / step
+        counted = multiples.abs() > 0.5
+        counted[:, 0, 0] = False  # the mean of a block is there in every image
+        if int(counted.sum()) < 32:
+            continue
+        distance = ((multiples - multiples.round()).abs() * step)[counted].mean() / (step[counted].mean() / 4)
+        if float(distance) < best:
+            best, found = float(distance), table
+    return found
 
 
 def random_mask(n: int, size: tuple[int, int], share: float, generator: torch.Generator) -> Tensor:

@@ -12,12 +12,13 @@ from torch import Tensor
 from lib.errors import UserError, explain_os_error
 from lib.restoration import solve
 from lib.restoration.config import DataSet
-from lib.restoration.degradations import Masked, Noisy, Observation, compressed, luminance_table
+from lib.restoration.degradations import Masked, Noisy, Observation, compressed, found_table, luminance_table
 from lib.restoration.images import FACE_SIDE
 from lib.restoration.prior import NoiseFlow
 
 SMALLEST = 8  # pixels: below this there is no structure to restore from
 LARGEST = 64 * 2**20  # pixels
+UNKNOWN = 8.0  # grey levels: how far a compressed image is off where nothing tells
 ROUNDING = 0.5 / 255  # what an 8-bit file is off, about
 
 Progress = Callable[[int, int], None] | None
@@ -86,10 +87,15 @@ class Restorer:
             raise UserError(f"sigma is {sigma:g}, this prior knows noise of {low:g} to {high:g} grey levels")
         return self._restored(Noisy(self.tensor(image), sigma / 255), image, progress)
 
+    def quantisation(self, image: np.ndarray) -> np.ndarray | None:
+        """Luminance steps ``(8, 8)`` of the JPEG file that ``image`` was, where its pixels tell, else None."""
+        return found_table(self.tensor(image))
+
     def deblock(self, image: np.ndarray, table: np.ndarray | None = None, progress: Progress = None) -> np.ndarray:
-        """JPEG artefacts removed. ``table``: luminance steps of the file ``(8, 8)``; None: nothing is known of it."""
+        """JPEG artefacts removed. ``table``: luminance steps of the file ``(8, 8)``; None: looked for in the pixels."""
         x = self.tensor(image)
-        observation = compressed(x, table) if table is not None else Observation(x, self.noise_level(image) / 255)
+        table = self.quantisation(image) if table is None else table
+        observation = compressed(x, table) if table is not None else Observation(x, UNKNOWN / 255)
         return self._restored(observation, image, progress)
 
     def inpaint(self, image: np.ndarray, mask: np.ndarray, progress: Progress = None) -> np.ndarray:
