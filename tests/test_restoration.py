@@ -108,6 +108,27 @@ def test_no_direction_is_narrower_than_the_noise_before_the_couplings():
         assert (log_scale <= -math.log(sigma) + 1e-5).all()
 
 
+def test_the_prior_of_small_images_is_a_part_of_the_whole():
+    flow, x = tiny(levels=3).double(), smooth(2).double()
+    small, sigma = torch.nn.functional.avg_pool2d(x, 2), 0.1
+    part = flow.coarser(1)
+    latents, log_det = part(small, sigma / 2)
+    expected, _ = flow(x, sigma)
+    assert all(torch.allclose(a, b) for a, b in zip(latents, expected[1:], strict=True))
+    back, opposite = part.inverse(latents, sigma / 2)
+    assert torch.allclose(back, small) and torch.allclose(log_det, -opposite)
+
+    def flat(values):
+        return torch.cat([z.flatten() for z in part(values.view(1, 3, 4, 4), sigma / 2)[0]])
+
+    one = small[:1, :, :4, :4].contiguous()
+    matrix = jacobian(flat, one.flatten())
+    assert torch.allclose(torch.linalg.slogdet(matrix)[1], part(one, sigma / 2)[1][0])
+    assert {id(p) for p in part.parameters()} < {id(p) for p in flow.parameters()}
+    with pytest.raises(UserError, match="leave out"):
+        flow.coarser(3)
+
+
 def test_score_is_the_gradient_of_the_log_density_and_trains():
     flow, x = tiny().double(), smooth(1).double()
     score, log_prob = flow.score(x, 0.1, create_graph=True)

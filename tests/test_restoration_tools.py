@@ -306,9 +306,25 @@ def test_golden_log(name, tmp_path):
 def test_a_crop_is_a_function_of_its_place():
     task = restoration.task("photos", SMOKE, 0)
     task.setup_data(torch.device("cpu"))
-    batch = task.batch(3)
+    (batch,) = task.batch(3)
     assert batch.shape == (4, 3, 32, 32) and 0 <= batch.min() and batch.max() <= 1
-    assert torch.equal(batch[1::2], task.batch(3, rank=1, world_size=2))
+    assert torch.equal(batch[1::2], task.batch(3, rank=1, world_size=2)[0])
+
+
+def test_wide_crops_train_the_coarse_levels_alone():
+    wide = {"hidden": [8, 8, 8], "depth": [1, 1, 1], "steps": [1, 1, 1], "wide": 2}
+    settings = config.load("04_image_restoration", "smoke", {f"priors.photos.{key}": wide[key] for key in wide})
+    task = restoration.task("photos", settings, 0)
+    task.setup_data(torch.device("cpu"))
+    crops, means = task.batch(0)
+    assert crops.shape == (4, 3, 32, 32) and means.shape == (2, 3, 32, 32)
+    task.initialise((crops, means))
+    loss, _ = task.losses(task.model.coarser(2), means)
+    loss.backward()
+    touched = [any(p.grad is not None for p in level.parameters()) for level in task.model.levels]
+    assert touched == [False, False, True]
+    ((_, total, metrics),) = task.training_step((crops, means), 0)
+    assert torch.isfinite(total) and {"gain", "nats", "gain_wide", "nats_wide"} == set(metrics)
 
 
 def test_held_out_photos_are_in_no_training():

@@ -25,6 +25,9 @@ class PriorConfig(Config):
     likelihood: float = Field(ge=0, le=100, description="weight of -log p, in nats a dimension")
     balance: float = Field(1.2, ge=0, le=2, description="an error at noise sigma counts sigma ^ -balance")
     crop: int = Field(ge=16, le=512, description="side of the training images or crops in pixels")
+    wide: int = Field(
+        0, ge=0, le=64, description="crops a step of four times the side, for the levels from the third on"
+    )
     train: TrainConfig
 
     @pydantic.model_validator(mode="after")
@@ -40,6 +43,8 @@ class PriorConfig(Config):
             raise ValueError("sigma_range must rise and lie in 0.1..255 grey levels")
         if self.crop % 2 ** len(self.hidden):
             raise ValueError(f"crop must be a multiple of {2 ** len(self.hidden)} with {len(self.hidden)} levels")
+        if self.wide and len(self.hidden) < 3:
+            raise ValueError("wide crops are for priors of at least 3 levels")
         if not self.score and not self.likelihood:
             raise ValueError("score and likelihood cannot both be 0")
         return self

@@ -188,7 +188,7 @@ class NoiseFlow(nn.Module):
     ) -> None:
         super().__init__()
         self.channels, self.depth, self.sigma_range = channels, len(hidden), sigma_range
-        self.multiple = 2 ** len(hidden)
+        self.multiple, self.zoom = 2 ** len(hidden), 1  # zoom: h_0 in units of the image
         colours = _OPPONENT if channels == 3 else torch.eye(channels)
         self.register_buffer("colours", colours, persistent=False)
         self.levels = nn.ModuleList(
@@ -197,28 +197,47 @@ class NoiseFlow(nn.Module):
         self.top_mean = nn.Parameter(torch.zeros(channels))
         self.top_log_variance = nn.Parameter(torch.zeros(channels))
 
+    def coarser(self, levels: int) -> NoiseFlow:
+        """The prior of images whose sides are 2 ** levels times smaller (means of blocks): this one from that level on.
+
+        It shares the weights. Its images are in [0, 1] and its noise is white again, with levels 2 ** levels times
+        smaller, since the mean of 4^levels pixels has that much less noise.
+        """
+        if not 0 <= levels < self.depth:
+            raise UserError(f"a prior of {self.depth} levels can leave out 0..{self.depth - 1} of them, not {levels}")
+        part = NoiseFlow.__new__(NoiseFlow)
+        nn.Module.__init__(part)
+        part.channels, part.depth, part.zoom = self.channels, self.depth - levels, self.zoom * 2**levels
+        part.multiple, part.sigma_range = 2**part.depth, tuple(sigma / 2**levels for sigma in self.sigma_range)
+        part.register_buffer("colours", self.colours, persistent=False)
+        part.levels, part.top_mean, part.top_log_variance = self.levels[levels:], self.top_mean, self.top_log_variance
+        return part.train(self.training)
+
     # ------------------------------------------------------------------------------------------------- pieces
 
     def _colours(self, x: Tensor) -> Tensor:
-        return F.conv2d(x - 0.5, self.colours[:, :, None, None])
+        return F.conv2d(self.zoom * (x - 0.5), self.colours[:, :, None, None])
 
     def _rgb(self, y: Tensor) -> Tensor:
-        return F.conv2d(y, self.colours.T[:, :, None, None]) + 0.5
+        return F.conv2d(y, self.colours.T[:, :, None, None]) / self.zoom + 0.5
 
-    def _level_of_noise(self, x: Tensor, sigma: Tensor | float) -> tuple[Tensor, Tensor]:
+    def _noise(self, sigma: Tensor | float, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Noise level of h_0 of each image, ``(N,)``, and what the networks see of it."""
+        low, high = self.sigma_range
+        sigma = torch.as_tensor(sigma, dtype=like.dtype, device=like.device).expand(len(like)).clamp(low, high)
+        return self.zoom * sigma, noise_features(sigma, low, high)
+
+    def _check(self, x: Tensor) -> None:
         if x.shape[1] != self.channels:
             raise UserError(f"this prior is for images of {self.channels} channels, not {x.shape[1]}")
         if x.shape[2] % self.multiple or x.shape[3] % self.multiple:
             raise UserError(
                 f"this prior needs sides that are multiples of {self.multiple}, not {x.shape[2]} x {x.shape[3]}"
             )
-        sigma = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).expand(len(x)).clamp(*self.sigma_range)
-        return sigma, noise_features(sigma, *self.sigma_range)
 
-    @staticmethod
-    def _seen(h: Tensor, level: int) -> Tensor:
+    def _seen(self, h: Tensor, level: int) -> Tensor:
         """Means of level ``level`` as the networks see them: of unit size whatever the level."""
-        return h * (4 / 2 ** (level + 1))
+        return h * (4 / (self.zoom * 2 ** (level + 1)))
 
     def _top(self, h: Tensor, sigma: Tensor) -> Tensor:
         return -0.5 * torch.log(self.top_log_variance.exp() + sigma.square()[:, None])[:, :, None, None].expand_as(h)
@@ -230,8 +249,9 @@ class NoiseFlow(nn.Module):
 
         Latents: one a level, finest first, ``(N, 3C, H / 2^l, W / 2^l)``, then the top ``(N, C, H / 2^L, W / 2^L)``.
         """
-        sigma, t = self._level_of_noise(x, sigma)
-        h, latents, log_det = self._colours(x), [], x.new_zeros(len(x))
+        self._check(x)
+        sigma, t = self._noise(sigma, x)
+        h, latents, log_det = self._colours(x), [], x.new_full((len(x),), math.log(self.zoom) * x[0].numel())
         for number, level in enumerate(self.levels):
             h, d = haar(h)
             z, delta = level(d, self._seen(h, number), sigma, t)
@@ -244,14 +264,13 @@ class NoiseFlow(nn.Module):
     def inverse(self, latents: list[Tensor], sigma: Tensor | float) -> tuple[Tensor, Tensor]:
         """``latents -> (x, log_det)``, the exact inverse of ``forward`` (T)."""
         *details, z = latents
-        sigma = torch.as_tensor(sigma, dtype=z.dtype, device=z.device).expand(len(z)).clamp(*self.sigma_range)
-        t = noise_features(sigma, *self.sigma_range)
+        sigma, t = self._noise(sigma, z)
         log_scale = self._top(z, sigma)
         h, log_det = self.top_mean[:, None, None] + z * (-log_scale).exp(), -sum_per_sample(log_scale)
         for number in reversed(range(self.depth)):
             d, delta = self.levels[number].inverse(details[number], self._seen(h, number), sigma, t)
             h, log_det = inverse_haar(h, d), log_det + delta
-        return self._rgb(h), log_det
+        return self._rgb(h), log_det - math.log(self.zoom) * h[0].numel()
 
     def log_prob(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         """log p_sigma(x) in nats, ``(N,)`` (eq. 2.6)."""

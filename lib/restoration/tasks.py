@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from lib.flows import bits_per_dim, standard_normal_log_prob
@@ -20,6 +21,7 @@ from lib.training import Task
 LEVELS = (15, 25, 50)  # grey levels at which a prior is validated as a denoiser
 VALIDATION_IMAGES = 64
 IMAGE_NOISE = 2 / 255  # standard deviation of eta in the thesis line's image-noise loss
+WIDE = 4  # times the side of a crop: how large wide crops are, and the blocks whose means are taken
 LATENT_NOISE = 0.1  # of xi in the latent-noise loss
 
 
@@ -39,20 +41,19 @@ class ImageTask(Task):
         return images.identity(self.data_set, self.training_set)
 
     def setup_data(self, device: torch.device) -> None:
-        side = self.config.crop
+        largest = self.config.crop * (WIDE if getattr(self.config, "wide", 0) else 1)
         if self.data_set == "photos":
-            found = [image for _, image in images.training_photos(self.training_set) if min(image.shape[:2]) >= side]
+            found = [image for _, image in images.training_photos(self.training_set) if min(image.shape[:2]) >= largest]
             self.pictures = [torch.from_numpy(image).permute(2, 0, 1).contiguous() for image in found]
         else:
             self.pictures = images.small_images(self.data_set, "train")
         weights = np.array([picture.shape[1] * picture.shape[2] for picture in self.pictures], float)
         self.shares = np.cumsum(weights / weights.sum())
 
-    def crop(self, step: int, place: int) -> Tensor:
-        """One training image, uint8 ``(C, S, S)`` on the CPU."""
+    def crop(self, step: int, place: int, side: int) -> Tensor:
+        """One training image, uint8 ``(C, side, side)`` on the CPU."""
         rng = np.random.default_rng((self.seed, step, place))
         picture = self.pictures[min(int(np.searchsorted(self.shares, rng.random())), len(self.pictures) - 1)]
-        side = self.config.crop
         row, column = (int(rng.integers(size - side + 1)) for size in picture.shape[1:])
         picture = picture[:, row : row + side, column : column + side]
         if self.data_set != "mnist" and rng.random() < 0.5:
@@ -61,10 +62,13 @@ class ImageTask(Task):
             picture = picture.transpose(1, 2)
         return picture
 
+    def crops(self, step: int, places: range, side: int) -> Tensor:
+        """``(N, C, side, side)`` in [0, 1] on the task's device."""
+        crops = torch.stack([self.crop(step, place, side) for place in places]).to(self.device).float() / 255
+        return crops.contiguous(memory_format=torch.channels_last) if self.config.train.channels_last else crops
+
     def batch(self, step: int, rank: int = 0, world_size: int = 1) -> Tensor:
-        places = range(rank, self.config.train.batch_size, world_size)
-        batch = torch.stack([self.crop(step, place) for place in places]).to(self.device).float() / 255
-        return batch.contiguous(memory_format=torch.channels_last) if self.config.train.channels_last else batch
+        return self.crops(step, range(rank, self.config.train.batch_size, world_size), self.config.crop)
 
     def test_images(self) -> list[Tensor]:
         """Held-out images ``(N, C, H, W)`` in [0, 1] on the task's device: middles of photographs, or test images."""
@@ -84,6 +88,9 @@ class PriorTask(ImageTask):
 
     Both have the same optimum, the true density; with few weights and little time they differ in what they get right
     first. The second is denoising score matching (Vincent 2011) on the exact density of a flow.
+
+    A crop has few pixels left at the coarse levels, most of them at its border. So a step may also see ``wide`` crops
+    of four times the side, as means of 4x4 blocks: there the prior from the third level on is trained at a small cost.
     """
 
     def __init__(self, name: str, data_set: str, config: PriorConfig, chapter: ChapterConfig, seed: int) -> None:
@@ -93,30 +100,47 @@ class PriorTask(ImageTask):
         if config.train.channels_last:
             self.model.to(memory_format=torch.channels_last)
 
-    def initialise(self, batch: Tensor) -> None:
-        self.model.initialise(batch)
+    def initialise(self, batch: tuple[Tensor, ...]) -> None:
+        self.model.initialise(batch[0])
 
-    def training_step(self, batch: Tensor, step: int) -> Iterator:
-        config, n = self.config, len(batch)
-        low, high = self.model.sigma_range
+    def batch(self, step: int, rank: int = 0, world_size: int = 1) -> tuple[Tensor, ...]:
+        """Crops, and where they are asked for wide ones, as means of blocks."""
+        crops = super().batch(step, rank, world_size)
+        if not self.config.wide:
+            return (crops,)
+        first = self.config.train.batch_size  # places of their own
+        places = range(first + rank, first + self.config.wide, world_size)
+        return crops, F.avg_pool2d(self.crops(step, places, WIDE * self.config.crop), WIDE)
+
+    def losses(self, prior: NoiseFlow, clean: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss and metrics of clean images ``(N, C, H, W)`` under noise of all levels."""
+        config, n = self.config, len(clean)
+        low, high = prior.sigma_range
         # stratified: each batch covers the whole range, so that its loss varies less
         position = (torch.randperm(n) + torch.rand(n)) / n
-        sigma = (low * torch.exp(position * math.log(high / low))).to(batch.device)
-        noisy = batch + sigma.view(-1, 1, 1, 1) * torch.randn_like(batch)
-        dimensions = batch[0].numel()
+        sigma = (low * torch.exp(position * math.log(high / low))).to(clean.device)
+        noisy = clean + sigma.view(-1, 1, 1, 1) * torch.randn_like(clean)
         loss, metrics = 0.0, {}
         if config.score:
-            score, log_prob = self.model.score(noisy, sigma, create_graph=True)
-            error = (noisy + sigma.square().view(-1, 1, 1, 1) * score - batch).square().mean((1, 2, 3))
+            score, log_prob = prior.score(noisy, sigma, create_graph=True)
+            error = (noisy + sigma.square().view(-1, 1, 1, 1) * score - clean).square().mean((1, 2, 3))
             weight = sigma.pow(-config.balance) / sigma.pow(2 - config.balance).mean()
             loss = loss + config.score * (weight * error).mean()
             metrics["gain"] = 10 * torch.log10(sigma.square() / error.detach()).mean()  # dB over the noisy image
         else:
-            log_prob = self.model.log_prob(noisy, sigma)
-        nats = -log_prob.mean() / dimensions
+            log_prob = prior.log_prob(noisy, sigma)
+        metrics["nats"] = -log_prob.mean() / clean[0].numel()
         if config.likelihood:
-            loss = loss + config.likelihood * nats
-        yield "model", loss, {**metrics, "nats": nats}
+            loss = loss + config.likelihood * metrics["nats"]
+        return loss, metrics
+
+    def training_step(self, batch: tuple[Tensor, ...], step: int) -> Iterator:
+        loss, metrics = self.losses(self.model, batch[0])
+        if len(batch) > 1:
+            wide, found = self.losses(self.model.coarser(WIDE.bit_length() - 1), batch[1])
+            loss = loss + wide / WIDE**2  # their share of the pixels of a crop
+            metrics |= {f"{name}_wide": value for name, value in found.items()}
+        yield "model", loss, metrics
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
