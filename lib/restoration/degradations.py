@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import functools
 import io
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -144,8 +144,9 @@ def jpeg(x: Tensor, quality: int, subsampling: str = "4:2:0") -> Compressed:
 def compressed(y: Tensor, table: np.ndarray) -> Compressed:
     """The observation that decoded JPEG images ``y`` and their luminance table ``(8, 8)`` make."""
     steps = torch.from_numpy(table.astype(np.float32))
-    # uniform error within a step, spread over the pixels: the steps of low frequencies are what images fill
-    return Compressed(y, float(steps[:4, :4].mean()) / 12**0.5 / 255 / 2, table=steps)
+    # measured on training photographs (quality 10: 12 grey levels, 30: 8): it grows with the root of the steps, since
+    # most coefficients lie in the zero cell, whose error is their own size
+    return Compressed(y, 1.4 * float(steps[:4, :4].mean()) ** 0.5 / 255, table=steps)
 
 
 def encode_jpeg(image: np.ndarray, quality: int, subsampling: str = "4:2:0") -> bytes:
@@ -266,11 +267,11 @@ def noisy_and_masked(x: Tensor, level: float, mask: Tensor, generator: torch.Gen
     return Masked(seen.y * (1 - mask), seen.sigma, mask=mask)
 
 
-def noisy_and_compressed(x: Tensor, level: float, quality: int, generator: torch.Generator) -> Compressed:
-    """A mixture: a noisy image written as a JPEG file; noise widens what is treated as known only to sigma."""
+def noisy_and_compressed(x: Tensor, level: float, quality: int, generator: torch.Generator) -> Observation:
+    """A mixture: a noisy image written as a JPEG file. Its cells hold the noisy image, so only a distance is known."""
     seen = noise(x, level, generator)
     found = jpeg(seen.y, quality)
-    return replace(found, sigma=(found.sigma**2 + seen.sigma**2) ** 0.5)
+    return Observation(found.y, (found.sigma**2 + seen.sigma**2) ** 0.5)
 
 
 # -------------------------------------------------------------------------------------------------------------- helpers

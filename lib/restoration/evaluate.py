@@ -56,7 +56,7 @@ EXTENSIONS: dict[str, Degrade] = {
 
 def flow(prior: NoiseFlow) -> Method:
     """The recommended search of `solve.restore`."""
-    return lambda observation, truth, generator: solve.restore(prior, observation, generator=generator).image
+    return lambda observation, truth, generator: solve.restore(prior, observation).image
 
 
 def plain_map(prior: PlainFlow, search: solve.Search) -> Method:
