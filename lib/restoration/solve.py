@@ -377,12 +377,12 @@ def restore(
     """The recommended search for what is known of the degradation; its settings hold for every data set.
 
     Noise, and a distance of which nothing else is known: one step at the level of the image itself. JPEG: two, each
-    followed by the cells of the file. Lost pixels, fewer pixels: the level falls to that of the rounding in 24 steps
+    followed by the cells of the file. Lost pixels, fewer pixels: the level falls to that of what is known in 24 steps,
     from where the filled-in start looks like an image with noise.
     """
-    if isinstance(observation, (Masked, Smaller)):
-        return anneal(prior, observation, Schedule(25.0, 2.0, 24), progress=progress)
     level = 255 * observation.sigma
+    if isinstance(observation, (Masked, Smaller)):
+        return anneal(prior, observation, Schedule(max(25.0, level), max(2.0, level), 24), progress=progress)
     if isinstance(observation, Compressed):
         return anneal(prior, observation, Schedule(1.2 * level, 0.6 * level, 2), progress=progress)
     result = Result(denoise(prior, observation.y, observation.sigma), steps=1)
