@@ -1,0 +1,200 @@
+"""Restoring image files and arrays with a shipped prior: what `lib.restoration.load` returns and the command uses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lib.errors import UserError, explain_os_error
+from lib.restoration import solve
+from lib.restoration.config import DataSet
+from lib.restoration.degradations import Masked, Noisy, Observation, compressed, found_table, luminance_table
+from lib.restoration.images import FACE_SIDE
+from lib.restoration.prior import NoiseFlow
+
+SMALLEST = 8  # pixels: below this there is no structure to restore from
+LARGEST = 64 * 2**20  # pixels
+UNKNOWN = 8.0  # grey levels: how far a compressed image is off where nothing tells
+ROUNDING = 0.5 / 255  # what an 8-bit file is off, about
+
+Progress = Callable[[int, int], None] | None
+
+
+class Restorer:
+    """A prior, ready to restore uint8 images ``(H, W, 3)`` or, grey, ``(H, W)``; results have the shape of the input.
+
+    Every method takes ``progress``, called with (steps done, steps in all).
+
+    Args:
+        data_set: what the prior was trained on; "faces" takes aligned faces of 64 x 64 pixels only.
+    """
+
+    def __init__(self, prior: NoiseFlow, data_set: DataSet, device: str = "cpu") -> None:
+        from lib.config import resolve_device
+
+        self.data_set = data_set
+        self.device = resolve_device(device)
+        self.prior = prior.to(self.device).eval().requires_grad_(False)
+
+    # ---------------------------------------------------------------------------------------------- arrays and tensors
+
+    def tensor(self, image: np.ndarray) -> Tensor:
+        """``(1, C, H, W)`` in [0, 1], C that of the prior.
+
+        Raises:
+            UserError: not uint8 of a shape that can be restored.
+        """
+        check_pixels(image)
+        height, width = image.shape[:2]
+        if self.data_set == "faces" and (height, width) != (FACE_SIDE, FACE_SIDE):
+            raise UserError(
+                f"the prior of faces restores aligned faces of {FACE_SIDE} x {FACE_SIDE} pixels, this image has "
+                f"{width} x {height}; crop and align it, or use the prior of photos"
+            )
+        planes = torch.from_numpy(np.array(image)).view(height, width, -1).permute(2, 0, 1)[None]
+        planes = planes.to(self.device).float() / 255
+        if self.prior.channels == 1 and planes.shape[1] == 3:
+            raise UserError(f"the prior of {self.data_set} is for grey images, this one is in colour")
+        return planes.expand(-1, self.prior.channels, -1, -1)
+
+    @staticmethod
+    def pixels(x: Tensor, like: np.ndarray) -> np.ndarray:
+        """uint8 of the shape of ``like``; grey images are the mean of the channels."""
+        if like.ndim == 2:
+            x = x.mean(1, keepdim=True)
+        grey = (x[0].clamp(0, 1) * 255).round().byte().cpu().permute(1, 2, 0).numpy()
+        return np.ascontiguousarray(grey[:, :, 0] if like.ndim == 2 else grey)
+
+    def _restored(self, observation: Observation, image: np.ndarray, progress: Progress) -> np.ndarray:
+        return self.pixels(solve.restore(self.prior, observation, progress=progress).image, image)
+
+    # ----------------------------------------------------------------------------------------------------------- tasks
+
+    def noise_level(self, image: np.ndarray) -> float:
+        """The noise level, in grey levels, at which ``image`` is most likely under the prior."""
+        x = self.tensor(image)
+        return 255 * solve.noise_level(self.prior, solve.padded(x, self.prior.multiple))
+
+    def denoise(self, image: np.ndarray, sigma: float | None = None, progress: Progress = None) -> np.ndarray:
+        """White noise of ``sigma`` grey levels removed; None estimates it with `noise_level`."""
+        sigma = self.noise_level(image) if sigma is None else sigma
+        low, high = (255 * level for level in self.prior.sigma_range)
+        if not low <= sigma <= high:
+            raise UserError(f"sigma is {sigma:g}, this prior knows noise of {low:g} to {high:g} grey levels")
+        return self._restored(Noisy(self.tensor(image), sigma / 255), image, progress)
+
+    def quantisation(self, image: np.ndarray) -> np.ndarray | None:
+        """Luminance steps ``(8, 8)`` of the JPEG file that ``image`` was, where its pixels tell, else None."""
+        return found_table(self.tensor(image))
+
+    def deblock(self, image: np.ndarray, table: np.ndarray | None = None, progress: Progress = None) -> np.ndarray:
+        """JPEG artefacts removed. ``table``: luminance steps of the file ``(8, 8)``; None: looked for in the pixels."""
+        x = self.tensor(image)
+        table = self.quantisation(image) if table is None else table
+        observation = compressed(x, table) if table is not None else Observation(x, UNKNOWN / 255)
+        return self._restored(observation, image, progress)
+
+    def inpaint(self, image: np.ndarray, mask: np.ndarray, progress: Progress = None) -> np.ndarray:
+        """Pixels where ``mask`` ``(H, W)`` is true are lost and filled; the others stay as they are.
+
+        Raises:
+            UserError: the mask has another size, or covers everything.
+        """
+        x, lost = self.tensor(image), check_mask(mask, image)
+        if not lost.any():
+            return np.array(image)
+        where = torch.from_numpy(lost)[None, None].to(x)
+        result = self._restored(Masked(x * (1 - where), ROUNDING, mask=where), image, progress)
+        return np.where(lost if image.ndim == 2 else lost[:, :, None], result, image)
+
+
+def load(preset: str = "laptop", data_set: DataSet = "photos", device: str = "cpu", seed: int = 0) -> Restorer:
+    """The restorer that ships for ``preset``: its prior is the one of ``data_set``, and serves every degradation.
+
+    Raises:
+        UserError: no such preset or data set; no checkpoint matches it: says how to train one.
+    """
+    from lib import checkpoints, training
+
+    task = training.make_task(f"restoration.{data_set}", preset, seed)
+    found = checkpoints.find(task)
+    if found is None:
+        raise UserError(
+            f"no trained prior of {data_set} is there for the preset {preset!r}; train it with: "
+            f"python -m lib.training restoration.{data_set} --preset {preset} --seed {seed} --ship"
+        )
+    checkpoints.restore(task, *found, torch.device("cpu"))
+    return Restorer(task.model, data_set, device)
+
+
+# -------------------------------------------------------------------------------------------------------------- checks
+
+
+def check_pixels(image: np.ndarray) -> None:
+    """Raises `UserError` unless ``image`` is uint8 ``(H, W)`` or ``(H, W, 3)`` of a size that can be restored."""
+    if not isinstance(image, np.ndarray) or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
+        shape = getattr(image, "shape", type(image).__name__)
+        raise UserError(f"an image is an array (H, W) or (H, W, 3), not {shape}; drop an alpha channel first")
+    if image.dtype != np.uint8:
+        if np.issubdtype(image.dtype, np.floating) and not np.isfinite(image).all():
+            raise UserError("the image holds NaN or infinity; nothing can be restored from it")
+        raise UserError(f"an image has 8-bit grey levels (uint8), not {image.dtype}; convert it first")
+    height, width = image.shape[:2]
+    if min(height, width) < SMALLEST:
+        raise UserError(f"the image has {width} x {height} pixels, at least {SMALLEST} x {SMALLEST} are needed")
+    if height * width > LARGEST:
+        raise UserError(f"the image has {width} x {height} pixels, more than {LARGEST} cannot be restored at once")
+
+
+def check_mask(mask: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """``mask`` as booleans ``(H, W)``; grey levels from 128 on count as missing.
+
+    Raises:
+        UserError: another size than the image, or everything is missing.
+    """
+    mask = np.asarray(mask)
+    if mask.ndim == 3:
+        mask = mask.max(2)
+    if mask.shape != image.shape[:2]:
+        raise UserError(
+            f"the mask has {mask.shape[1]} x {mask.shape[0]} pixels, the image {image.shape[1]} x {image.shape[0]}: "
+            "give a mask of the image's size"
+        )
+    lost = mask if mask.dtype == bool else mask >= 128
+    if lost.all():
+        raise UserError("the mask covers the whole image (white = missing); leave some of it black")
+    return lost
+
+
+def read_image(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """An image file as uint8 ``(H, W, 3)`` or, grey, ``(H, W)``, and its luminance table if it is a JPEG file.
+
+    Raises:
+        UserError: missing, no image, damaged, too large or small, with transparency or more than 8 bits.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as picture:
+            if picture.width * picture.height > LARGEST:
+                raise UserError(f"{path} has {picture.width} x {picture.height} pixels, more than {LARGEST} in all")
+            if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
+                raise UserError(f"{path} has an alpha channel, of which nothing is known here; flatten it first")
+            if picture.mode not in ("L", "1", "RGB", "P", "YCbCr", "CMYK"):
+                raise UserError(
+                    f"{path} has more than 8 bits a channel (mode {picture.mode}); convert it to 8 bits first"
+                )
+            table = luminance_table(picture) if picture.format == "JPEG" else None
+            image = np.array(picture.convert("L" if picture.mode in ("L", "1") else "RGB"))
+    except (UnidentifiedImageError, SyntaxError, Image.DecompressionBombError):
+        raise UserError(f"{path} is no image that can be read; give a PNG, JPEG, TIFF or WebP file") from None
+    except OSError as error:
+        if error.errno is None:
+            raise UserError(f"{path} is damaged ({error}); give a whole image file") from None
+        raise explain_os_error(error, path, "read") from None
+    check_pixels(image)
+    return image, table
