@@ -79,8 +79,12 @@ def composite(face: np.ndarray, target: np.ndarray, mask: np.ndarray, method: st
 
 
 def bands(side: int) -> int:
-    """How many bands a pyramid of that side has, the residual of about 2 pixels included: floor(log2 side)."""
-    return max(1, int(np.floor(np.log2(side))))
+    """How many bands a pyramid of that side has, down to a residual of about 4 pixels: one for each level of the comb.
+
+    The two coarsest are then the 4 and 8 pixels of the decoder levels that all identities share. With a residual of 2
+    pixels, which the thesis leaves open, two bands hold less of the light than Poisson blending keeps.
+    """
+    return max(1, int(np.floor(np.log2(side))) - 1)
 
 
 def _gaussian(image: np.ndarray, count: int) -> list[np.ndarray]:

@@ -22,11 +22,11 @@ class CombConfig(Config):
     growth: tuple[float, ...] = Field(description="share of the training steps that each level gets; sums to 1")
     fade: float = Field(0.5, ge=0, le=1, description="share of a level's steps over which it is faded in")
     l1: float = Field(1.0, ge=0, le=100, description="weight of the absolute error beside 1 - SSIM")
-    jitter: float = Field(0.04, ge=0, lt=0.3, description="random shift, scale and turn of a crop, share of its side")
+    jitter: float = Field(0.02, ge=0, lt=0.3, description="random shift, scale and turn of a crop, share of its side")
     warp: float = Field(
-        0.02, ge=0, lt=0.2, description="smooth random displacement of the input only, share of its side"
+        0.008, ge=0, lt=0.2, description="smooth random displacement of the input only, share of its side"
     )
-    colour: float = Field(0.15, ge=0, lt=1, description="random gain, contrast and gamma of the input only")
+    colour: float = Field(0.1, ge=0, lt=1, description="random gain, contrast and gamma of the input only")
     train: TrainConfig
 
     @pydantic.model_validator(mode="after")
@@ -63,6 +63,7 @@ class ChapterConfig(Config):
     real: Literal["grid10"] = Field("grid10", description="set of real people; not embedded")
     comb: CombConfig
     pair_share: float = Field(0.25, gt=0, le=1, description="steps of a 2-way network, as a share of the comb's")
+    direct_share: float = Field(0.65, gt=0, le=1, description="steps of the network that is not grown: equal time")
     boxes: int = Field(8, ge=1, le=64, description="perturbed boxes that landmarks are averaged over")
     window: int = Field(7, ge=1, description="frames of the temporal filter of landmarks, odd")
 

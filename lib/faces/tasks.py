@@ -177,7 +177,8 @@ def _models() -> tuple[str, ...]:
 
 
 MODELS = _models()
-"""``comb``: all rendered people. ``direct``: the same without growing. ``real``: the real people. ``pair_k``: a comb of
+"""``comb``: all rendered people. ``direct``: the same without growing, for as
+long. ``real``: the real people. ``pair_k``: a comb of
 two people only, the same frames of them. ``twin_k``: two whole decoders behind one encoder, grown not at all, as in the
 deepfakes line."""
 
@@ -189,7 +190,8 @@ def make(model: str, chapter: ChapterConfig, seed: int) -> Task:
     if real:
         names = tuple(people.GRID_SPEAKERS)
     if model == "direct":
-        config = config.model_copy(update={"growth": whole})
+        train = config.train.model_copy(update={"steps": max(1, round(chapter.direct_share * config.train.steps))})
+        config = config.model_copy(update={"growth": whole, "train": train})
     if "_" in model:
         kind, index = model.split("_")
         first = 2 * int(index) % len(names)
