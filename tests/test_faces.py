@@ -16,7 +16,7 @@ import torch
 from lib import config, faces, paths, training
 from lib.data import actors
 from lib.errors import UserError
-from lib.faces import composite, measures, people, video
+from lib.faces import baselines, composite, evaluate, measures, people, video
 from lib.faces.align import _MIRROR, align, hull_mask, template
 from lib.faces.comb import FULL_WIDTHS, Comb, growth, side
 from lib.faces.detect import CHOICES, DlibDetector, Face, choose, track
@@ -401,6 +401,40 @@ def test_an_embedding_tells_people_apart():
     same = min(measures.identity_similarity(found[n, 0], found[n, 8]) for n in ("alma", "dayo"))
     assert same > measures.identity_similarity(found["alma", 0], found["dayo", 0]) + 0.02
     assert measures.identity_similarity(found["alma", 0], found["alma", 0]) == pytest.approx(1)
+
+
+def test_a_picture_is_warped_onto_other_landmarks(frame):
+    found = align(frame.landmarks, 64)
+    crop, points = found.crop(frame.image), found.to_crop(frame.landmarks)
+    same = baselines.landmark_warp(crop, points, points)
+    assert np.abs(same * 255 - crop)[2:-2, 2:-2].mean() < 1
+    marks = np.zeros_like(crop)
+    x, y = np.floor(points[30]).astype(int)
+    marks[y - 2 : y + 3, x - 2 : x + 3] = 255
+    moved = points.copy()
+    moved[27:36] += (4, 3)
+    shown = baselines.landmark_warp(marks, points, moved)[..., 0]
+    centre = [(shown * axis).sum() / shown.sum() for axis in np.indices(shown.shape)[::-1]]
+    assert np.abs(np.array(centre) - (x + 4, y + 3)).max() < 1
+    kept = people.Faces(np.stack([crop] * 2), np.stack([moved + 5, points]).astype(np.float32))
+    assert baselines.nearest_picture(kept, frame.landmarks) == 1
+
+
+def test_the_table_of_swaps(monkeypatch):
+    from lib import metrics
+
+    def faces_of(names, *_, **__):
+        shot = people.shots(1, 1)[0]
+        crops = {name: people.rendered_crop(shot.render(name, 128, 1), 32)[:2] for name in names}
+        return {name: people.Faces(image[None], points[None]) for name, (image, points) in crops.items()}
+
+    monkeypatch.setattr(metrics, "Lpips", lambda: lambda a, b: (a - b).abs().mean().reshape(1))
+    monkeypatch.setattr(people, "rendered", faces_of)
+    networks = {"comb": Comb(["alma", "hugo"], SMALL, 6), "other": Comb(["dayo", "hugo"], SMALL, 6)}
+    table = evaluate.swap_table(networks, [("alma", "hugo"), ("hugo", "alma")], 1)
+    assert table[["network", "source"]].values.tolist() == [["comb", "hugo"], ["other", "hugo"], ["comb", "alma"]]
+    numbers = table[["ssim", "psnr", "lpips", "light", "contrast", "seam", "to_source", "to_target"]]
+    assert np.isfinite(numbers).all().all()
 
 
 # --------------------------------------------------------------------------------------------------------------- people

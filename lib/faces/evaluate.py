@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from lib.faces import people
 from lib.faces.align import hull_mask
 from lib.faces.comb import Comb, side
+from lib.faces.composite import CHOSEN, composite
+from lib.faces.measures import contrast_error, embedding, identity_similarity, light_error, seam
 from lib.faces.people import Faces
 
 
@@ -89,3 +93,68 @@ def swap_truth(network: Comb, pairs: Iterable[tuple[str, str]], frames: int) -> 
         for out, each in zip(outputs, found, strict=True):
             rows.append(inside(out, each.source.astype(np.float32) / 255, hull_mask(each.source_landmarks, size)))
     return _mean(rows)
+
+
+def mean_embedding(faces: Faces) -> np.ndarray:
+    """The mean face embedding of a person's crops, of unit length, ``(128,)``."""
+    total = np.sum([embedding(image, points) for image, points in zip(faces.images, faces.landmarks, strict=True)], 0)
+    return total / np.linalg.norm(total)
+
+
+def swap_table(
+    networks: Mapping[str, Comb], pairs: Iterable[tuple[str, str]], frames: int, method: str = CHOSEN
+) -> pd.DataFrame:
+    """Every swap of rendered people against its ground truth: one row for each frame, network and pair.
+
+    Columns: ``network, target, source, frame``; of the network's output inside the source's hull ``ssim, psnr,
+    lpips``; of the composite ``light`` (stops, against the target's plate), ``contrast``, ``seam``, and the cosine
+    ``to_source`` and ``to_target`` of its embedding with the mean embeddings of both people. A network is asked only
+    for the pairs whose source it knows.
+    """
+    from lib.metrics import Lpips
+
+    perceptual, rows, people_seen = Lpips(), [], {}
+
+    def known(person: str, size: int) -> np.ndarray:
+        if (person, size) not in people_seen:
+            faces = people.rendered([person], 20, size, "validation", progress=False)[person]
+            people_seen[person, size] = mean_embedding(faces)
+        return people_seen[person, size]
+
+    for target, source in pairs:
+        asked = {name: network for name, network in networks.items() if source in network.identities}
+        for size in {side(network.level) for network in asked.values()}:
+            found = [truth(target, source, shot, size) for shot in people.test_shots(target, frames)]
+            for name, network in asked.items():
+                if side(network.level) != size:
+                    continue
+                outputs = infer(network, np.stack([each.target for each in found]), source)
+                for index, (out, each) in enumerate(zip(outputs, found, strict=True)):
+                    row = {"network": name, "target": target, "source": source, "frame": index}
+                    row |= _judge(out, each, perceptual, method)
+                    shown = row.pop("embedding")
+                    row["to_source"] = identity_similarity(shown, known(source, size))
+                    row["to_target"] = identity_similarity(shown, known(target, size))
+                    rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _judge(out: np.ndarray, each: Truth, perceptual: torch.nn.Module, method: str) -> dict[str, Any]:
+    size = len(out)
+    right, plate = (image.astype(np.float32) / 255 for image in (each.source, each.target))
+    hull = hull_mask(each.source_landmarks, size)
+    pair = [
+        torch.from_numpy(np.where(hull[..., None] > 0.5, image, right)).permute(2, 0, 1)[None] for image in (out, right)
+    ]
+    with torch.inference_mode():
+        found: dict[str, Any] = {**inside(out, right, hull), "lpips": float(perceptual(*pair))}
+    mask = hull_mask(each.target_landmarks, size, soft=0.012 * size)
+    shown = composite(out, plate, mask, method)
+    core = hull_mask(each.target_landmarks, size, grow=-0.02 * size)
+    found |= {
+        "light": light_error(shown, plate, core),
+        "contrast": contrast_error(shown, plate, core),
+        "seam": seam(shown, plate, mask),
+        "embedding": embedding(np.rint(shown * 255).astype(np.uint8), each.source_landmarks),
+    }
+    return found
