@@ -207,8 +207,7 @@ def test_dlib_finds_a_rendered_face(frame):
 
 
 def test_the_full_width_has_the_published_parameter_counts():
-    with torch.device("meta"):
-        counts = Comb(["a", "b"], FULL_WIDTHS, 512).parameter_counts()
+    counts = Comb(["a"], FULL_WIDTHS, 512).parameter_counts()
     assert counts["encoder"] == 23_071_952 and counts["trunk"] == 11_274_240 and counts["branch"] == 11_797_216
     assert [round(counts[key] / 1e6, 2) for key in ("encoder", "trunk", "branch")] == [23.07, 11.27, 11.80]
 
@@ -218,7 +217,7 @@ def test_every_level_and_both_ends_of_the_fade():
     network = Comb(["a", "b"], SMALL, 6)
     for level in range(len(SMALL)):
         image = torch.rand(2, 3, side(level), side(level))
-        out = network(image, "b", level, 0.3)
+        out = network(image, "b", level, 0.3).detach()
         assert out.shape == image.shape and 0 <= float(out.min()) <= float(out.max()) <= 1
         if level:
             # at beta 0 the new level does not count: the level below is shown, enlarged
