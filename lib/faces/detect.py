@@ -1,0 +1,206 @@
+"""Finding faces and their 68 landmarks, in pictures and over a video.
+
+The detector is a small interface, so that another can be put in its place: anything that maps an image to a list of
+`Face`. Here it is dlib's HOG detector with its landmark model (trained on iBUG 300-W: research use only).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Iterator
+from typing import Literal
+
+import cv2
+import numpy as np
+
+from lib.errors import UserError
+from lib.faces.stabilise import BOXES, Box, averaged, smooth
+
+SMALLEST = 40  # pixels of the smallest face that is looked for
+SEARCH = 480  # longer sides are reduced to this before searching; landmarks are found at full size
+
+
+@dataclasses.dataclass(frozen=True)
+class Face:
+    """One face: its box (left, top, right, bottom), 68 landmarks ``(68, 2)``, both in pixels, and the score."""
+
+    box: Box
+    landmarks: np.ndarray
+    score: float
+
+    def inside(self, size: tuple[int, int]) -> float:
+        """Share of the landmarks that lie in a picture of ``size`` (width, height); below `WHOLE` it is partial."""
+        return float(((self.landmarks >= 0) & (self.landmarks <= size)).all(1).mean())
+
+    @property
+    def area(self) -> float:
+        """Of the box, in pixels."""
+        return (self.box[2] - self.box[0]) * (self.box[3] - self.box[1])
+
+
+WHOLE = 0.9
+"""Least share of landmarks inside the picture for a face that can be swapped."""
+Detector = Callable[[np.ndarray], list[Face]]
+"""From an image, uint8 ``(H, W, 3)``, to its faces, the largest first."""
+
+
+class DlibDetector:
+    """dlib's frontal-face detector and 68-point predictor.
+
+    Args:
+        boxes: how many perturbed boxes the landmarks are averaged over (1: as dlib gives them).
+        threshold: lowest score of a face; 0 is dlib's own.
+
+    Calling it with an image, uint8 ``(H, W, 3)``, gives its faces, the largest first.
+    """
+
+    def __init__(self, boxes: int = BOXES, threshold: float = 0.0) -> None:
+        self.boxes, self.threshold = boxes, threshold
+        self.detector, self.predictor = _models()
+
+    def __call__(self, image: np.ndarray) -> list[Face]:
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
+            raise UserError(f"faces are looked for in uint8 images (H, W, 3), not {image.dtype} of {image.shape}")
+        import dlib
+
+        image = np.ascontiguousarray(image)
+        # the detector's window is 80 pixels: small pictures are enlarged, large ones reduced
+        shortest, longest = sorted(image.shape[:2])
+        scale = 80 / SMALLEST if shortest < 200 else min(1.0, SEARCH / longest)
+        size = [max(1, round(length * scale)) for length in image.shape[1::-1]]
+        small = (
+            image
+            if scale == 1
+            else cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+        )
+        found, scores, _ = self.detector.run(small, 0, self.threshold)
+
+        def predict(box: Box) -> np.ndarray:
+            shape = self.predictor(image, dlib.rectangle(*(round(edge) for edge in box)))
+            return np.array([(point.x + 0.5, point.y + 0.5) for point in shape.parts()])
+
+        faces = []
+        for rectangle, score in zip(found, scores, strict=True):
+            edges = (rectangle.left(), rectangle.top(), rectangle.right() + 1, rectangle.bottom() + 1)
+            box = tuple(edge / scale for edge in edges)
+            faces.append(Face(box, averaged(predict, box, self.boxes), float(score)))
+        return sorted(faces, key=lambda face: -face.area)
+
+
+@functools.cache
+def _models():
+    """dlib's detector and landmark model, from the catalog's files."""
+    import dlib
+
+    from lib.data import fetch
+
+    folder = fetch("dlib-faces")
+    return dlib.get_frontal_face_detector(), dlib.shape_predictor(str(folder / "shape_predictor_68_face_landmarks.dat"))
+
+
+# ------------------------------------------------------------------------------------------------------ over a video
+
+Choice = Literal["only", "largest", "left", "right"]
+CHOICES: tuple[Choice, ...] = ("only", "largest", "left", "right")
+
+
+def choose(faces: list[Face], choice: Choice = "only", previous: Box | None = None) -> Face | None:
+    """The face to swap; None where there is none.
+
+    Args:
+        faces: of one frame.
+        choice: among several faces ``"largest"``, ``"left"`` or ``"right"`` (most in the picture); ``"only"`` refuses.
+        previous: box in the frame before: the face that overlaps it by more than a third goes on being followed.
+
+    Raises:
+        UserError: several faces and ``"only"``, or an unknown choice.
+    """
+    if choice not in CHOICES:
+        raise UserError(f"the face is chosen by one of {', '.join(CHOICES)}, not {choice!r}")
+    if not faces:
+        return None
+    if len(faces) == 1:
+        return faces[0]
+    if choice == "only":
+        raise UserError(f"{len(faces)} faces are in the picture; choose one: largest, left or right (--face)")
+    if previous is not None:
+        overlap, best = max(((_overlap(face.box, previous), -k) for k, face in enumerate(faces)))
+        if overlap > 1 / 3:
+            return faces[-best]
+    if choice == "largest":
+        return max(faces, key=lambda face: face.area)
+    return (min if choice == "left" else max)(faces, key=lambda face: face.box[0] + face.box[2])
+
+
+def _overlap(a: Box, b: Box) -> float:
+    """Intersection over union of two boxes."""
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    both = width * height
+    return both / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - both)
+
+
+@dataclasses.dataclass(frozen=True)
+class Track:
+    """The face in every frame of a video.
+
+    Attributes:
+        landmarks: ``(T, 68, 2)`` in pixels, stabilised; NaN where no (whole) face was found.
+        raw: the same before the temporal filter.
+        missing, partial: numbers of frames without a face, and with one that the picture cuts off.
+    """
+
+    landmarks: np.ndarray
+    raw: np.ndarray
+    missing: int
+    partial: int
+
+    @property
+    def found(self) -> np.ndarray:
+        """Bool ``(T,)``: frames with a face."""
+        return np.isfinite(self.landmarks).all((1, 2))
+
+
+def track(
+    frames: Iterable[np.ndarray], detector: Detector | None = None, choice: Choice = "only", window: int = 7
+) -> Track:
+    """Follow one face through a video and stabilise its landmarks over time.
+
+    Args:
+        frames: uint8 ``(H, W, 3)`` each, all of one size.
+        detector: default `DlibDetector`.
+        choice: see `choose`.
+        window: frames of the zero-phase filter, odd; 1 leaves the landmarks as they are.
+
+    Raises:
+        UserError: no frame at all, several faces in a frame (it is named) without a choice.
+    """
+    found = list(_follow(frames, detector or DlibDetector(), choice))
+    if not found:
+        raise UserError("the video has no frames")
+    raw = np.array([points if points is not None else np.full((68, 2), np.nan) for points, _ in found])
+    kinds = [kind for _, kind in found]
+    steady = raw.copy() if window == 1 else smooth(raw, window)
+    return Track(steady, raw, kinds.count("missing"), kinds.count("partial"))
+
+
+def _follow(
+    frames: Iterable[np.ndarray], detector: Detector, choice: Choice
+) -> Iterator[tuple[np.ndarray | None, str]]:
+    previous = None
+    for number, frame in enumerate(frames):
+        try:
+            face = choose(detector(frame), choice, previous)
+        except UserError as error:
+            raise UserError(f"frame {number}: {error}") from None
+        if face is None:
+            yield None, "missing"
+        elif face.inside((frame.shape[1], frame.shape[0])) < WHOLE:
+            previous = face.box
+            yield None, "partial"
+        else:
+            previous = face.box
+            yield face.landmarks, "found"

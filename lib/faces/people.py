@@ -1,0 +1,195 @@
+"""Aligned faces of several people: rendered actors with exact landmarks, and real people from the catalog.
+
+Crops are made once and kept in the data cache (``GMMP_CACHE/faces``); none is committed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from lib import checkpoints, data, files, paths
+from lib.data import actors
+from lib.data.actors.pack import PATH as PACK
+from lib.errors import UserError
+from lib.faces.align import Alignment, align
+
+RECIPE = 1  # raised when rendering, takes or alignment change, so that old crops and checkpoints no longer match
+TAKE = 20  # frames of one take: the same light and background
+STRIDE = 3  # frames of a 25 fps performance from one training frame to the next
+SHOWN = 2  # a picture is rendered at so many times the side of the crop
+
+GRID_SPEAKERS = {
+    "bbaf2n": "grid_bbaf2n.mpg",
+    "brbk7n": "grid_brbk7n.mpg",
+    "lbax4n": "grid_lbax4n.mpg",
+    "lbbc2a": "grid_lbbc2a.mpg",
+    "lrwp9a": "grid_lrwp9a.mpg",
+    "pwij3p": "grid_pwij3p.mpg",
+    "sbwe5n": "grid_sbwe5n.mpg",
+    "swiz3n": "grid_swiz3n.mpg",
+}
+"""The eight speakers of the set ``grid10``, named by their clip."""
+GRID_SECOND = ("pwij3p", "gridx_id2_swwp2s.mpg")  # a second clip of one of them: never trained on
+
+
+@dataclasses.dataclass(frozen=True)
+class Faces:
+    """Aligned faces of one person.
+
+    Attributes:
+        images: uint8 ``(T, N, N, 3)``.
+        landmarks: float32 ``(T, 68, 2)`` in pixels of the crop.
+    """
+
+    images: np.ndarray
+    landmarks: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Shot:
+    """What decides a rendered frame beside the identity: expression, pose, light and background."""
+
+    expression: dict[str, float]
+    pose: actors.Pose
+    light: actors.Light
+    background: int
+
+    def render(self, identity: str | actors.Identity, size: int, supersample: int = 2) -> actors.Frame:
+        """The frame with one identity; the same shot with another identity is the exact swap."""
+        return actors.render(identity, self.expression, self.pose, self.light, size, self.background, supersample)
+
+
+def random_light(rng: np.random.Generator) -> actors.Light:
+    """A key light from anywhere in front, warm to cool, weak to strong."""
+    warm = rng.uniform(-1, 1)
+    return actors.Light(
+        direction=(float(rng.uniform(-0.9, 0.9)), float(rng.uniform(0.05, 0.8)), 0.7),
+        colour=(1 + 0.06 * warm, 1.0, 1 - 0.12 * warm),
+        intensity=float(rng.uniform(0.65, 1.15)),
+        ambient=float(rng.uniform(0.8, 1.4)),
+    )
+
+
+def shots(seed: int, frames: int, stride: int = 1, take: int | None = None) -> list[Shot]:
+    """One performance: light and background change every ``take`` frames (never by default)."""
+    performance = actors.performance(seed, frames * stride)[::stride]
+    rng = np.random.default_rng((seed, 0x5407))
+    found = []
+    for index, (expression, pose) in enumerate(performance):
+        if index % (take or frames) == 0:
+            light, background = random_light(rng), int(rng.integers(2**31))
+        found.append(Shot(expression, pose, light, background))
+    return found
+
+
+def rendered_crop(frame: actors.Frame, side: int) -> tuple[np.ndarray, np.ndarray, Alignment]:
+    """The aligned crop of a rendered frame, its landmarks in the crop, and the alignment, from exact landmarks."""
+    alignment = align(frame.landmarks, side)
+    return alignment.crop(frame.image), alignment.to_crop(frame.landmarks).astype(np.float32), alignment
+
+
+def training_seed(person: str, split: str) -> int:
+    """Seed of a person's own performance; those of ``"train"``, ``"validation"`` and ``"test"`` never meet."""
+    digest = hashlib.sha256(f"{split}/{person}".encode()).digest()
+    return int.from_bytes(digest[:4], "big")
+
+
+def identity(people: Sequence[str], frames: int, side: int) -> dict[str, str]:
+    """What decides the rendered faces, as hashes by name, for a checkpoint."""
+    pack = hashlib.sha256(PACK.read_bytes()).hexdigest()
+    return {"actors": pack, "faces": f"recipe {RECIPE}: {','.join(people)} x {frames} at {side}"}
+
+
+def rendered(people: Sequence[str], frames: int, side: int, split: str = "train", progress: bool = True) -> dict:
+    """Faces of rendered actors, each in an own performance with changing light: name -> `Faces`."""
+    return {
+        person: _cached(
+            f"actors-{RECIPE}-{hashlib.sha256(PACK.read_bytes()).hexdigest()[:12]}-{person}-{split}-{frames}-{side}",
+            lambda person=person: _rendered(person, frames, side, split, progress),
+        )
+        for person in people
+    }
+
+
+def _rendered(person: str, frames: int, side: int, split: str, progress: bool) -> Faces:
+    from tqdm import tqdm
+
+    images, landmarks = np.zeros((frames, side, side, 3), np.uint8), np.zeros((frames, 68, 2), np.float32)
+    plan = shots(training_seed(person, split), frames, STRIDE, TAKE)
+    for index, shot in enumerate(tqdm(plan, f"rendering {person}", leave=False, disable=None if progress else True)):
+        frame = shot.render(person, min(2048, max(64, SHOWN * side)), supersample=1)
+        images[index], landmarks[index], _ = rendered_crop(frame, side)
+    return Faces(images, landmarks)
+
+
+def real(name: str, side: int, boxes: int, window: int) -> dict[str, Faces]:
+    """Faces of the real people of a set of the catalog, detected, stabilised and aligned: name -> `Faces`.
+
+    Raises:
+        DataError: the set cannot be had.
+        UserError: an unknown set.
+    """
+    if name != "grid10":
+        raise UserError(f"real people are in the set grid10, not {name!r}")
+    folder = data.fetch(name)
+    return {
+        speaker: _cached(
+            f"{name}-{data.identity(name)[:12]}-{RECIPE}-{speaker}-{side}-{boxes}-{window}",
+            lambda clip=clip: clip_faces(folder / clip, side, boxes, window),
+        )
+        for speaker, clip in GRID_SPEAKERS.items()
+    }
+
+
+def clip_faces(path: Path, side: int, boxes: int = 8, window: int = 7) -> Faces:
+    """The aligned faces of one clip; frames without a face are left out."""
+    from lib.faces import video
+    from lib.faces.detect import DlibDetector, track
+
+    found = track(video.read(path), DlibDetector(boxes), "largest", window)
+    if not found.found.any():
+        raise UserError(f"{path} shows no face")
+    images, landmarks = [], []
+    for frame, points in zip(video.read(path), found.landmarks, strict=True):
+        if np.isfinite(points).all():
+            alignment = align(points, side)
+            images.append(alignment.crop(frame))
+            landmarks.append(alignment.to_crop(points))
+    return Faces(np.stack(images), np.stack(landmarks).astype(np.float32))
+
+
+def _cached(key: str, make) -> Faces:
+    """Faces from the cache, made where they are not there."""
+    path = paths.cache() / "faces" / f"{key}.safetensors"
+    if not path.is_file():
+        import torch
+
+        faces = make()
+        tensors = {field: torch.from_numpy(getattr(faces, field)) for field in ("images", "landmarks")}
+        files.write_files({path: checkpoints.tensor_writer(tensors)})
+        return faces
+    tensors, _ = checkpoints.read_tensors(path, f"delete {path}; it is made again")
+    try:
+        return Faces(tensors["images"].numpy(), tensors["landmarks"].numpy())
+    except KeyError:
+        raise UserError(f"{path} does not hold faces; delete it, it is made again") from None
+
+
+@functools.lru_cache(maxsize=8)
+def test_shots(person: str, frames: int) -> tuple[Shot, ...]:
+    """A person's test performance: 25 frames a second, one light and background, not seen in training."""
+    return tuple(shots(training_seed(person, "test"), frames))
+
+
+def test_pairs(people: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Every (target, source) with target != source."""
+    for target in people:
+        for source in people:
+            if source != target:
+                yield target, source

@@ -1,0 +1,227 @@
+"""The whole way from a video to the same performance with another face.
+
+video --> detect, stabilise --> align --> encode, decode with one identity's branch --> composite --> paste --> video
+            (first pass)                                      (second pass)
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import torch
+
+from lib.errors import UserError
+from lib.faces import video
+from lib.faces.align import align, hull_mask
+from lib.faces.comb import Comb, side
+from lib.faces.composite import CHOSEN, METHODS, composite
+from lib.faces.detect import Choice, Detector, DlibDetector, Track, track
+from lib.faces.evaluate import infer
+
+LABEL = "synthetic face"
+STAGES = ("read", "detect", "align", "network", "composite", "paste", "write")
+
+
+class Swapper:
+    """A trained comb with everything around it.
+
+    Args:
+        network: the comb.
+        boxes, window: of the stabilisation; see `lib.faces.detect`.
+        detector: default dlib's.
+    """
+
+    def __init__(
+        self, network: Comb, boxes: int = 8, window: int = 7, device: str = "cpu", detector: Detector | None = None
+    ) -> None:
+        from lib.config import resolve_device
+
+        self.network = network.eval().to(resolve_device(device), memory_format=torch.channels_last)
+        self.side, self.window = side(network.level), window
+        self.boxes, self._detector = boxes, detector
+
+    @property
+    def identities(self) -> tuple[str, ...]:
+        """Whose face can be shown."""
+        return self.network.identities
+
+    @property
+    def detector(self) -> Detector:
+        """The face detector, loaded at first use."""
+        if self._detector is None:
+            self._detector = DlibDetector(self.boxes)
+        return self._detector
+
+    def swap_frame(
+        self,
+        frame: np.ndarray,
+        landmarks: np.ndarray,
+        identity: str,
+        method: str = CHOSEN,
+        seconds: dict[str, float] | None = None,
+    ) -> np.ndarray:
+        """One frame with the face of ``identity``, uint8 ``(H, W, 3)``.
+
+        Args:
+            frame: uint8 ``(H, W, 3)``.
+            landmarks: ``(68, 2)`` of the face in it, stabilised.
+            identity: one of `identities`.
+            method: of `lib.faces.composite.METHODS`.
+            seconds: the time of each of `STAGES` is added to it.
+        """
+        clock = _Clock(seconds if seconds is not None else {})
+        alignment = align(landmarks, self.side)
+        crop = alignment.crop(frame)
+        mask = hull_mask(alignment.to_crop(landmarks), self.side, soft=0.012 * self.side)
+        clock("align")
+        face = infer(self.network, crop[None], identity)[0]
+        clock("network")
+        before = crop.astype(np.float32) / 255
+        after = composite(face, before, mask, method)
+        clock("composite")
+        out = alignment.paste(frame, before, after, mask)
+        clock("paste")
+        return out
+
+    def swap(
+        self,
+        source: Path,
+        out: Path,
+        identity: str,
+        method: str = CHOSEN,
+        choice: Choice = "only",
+        label: bool = True,
+        progress: bool = False,
+    ) -> dict[str, Any]:
+        """Swap the face in a video file.
+
+        Frames without a face, or with one that the picture cuts off, pass through and are counted. The sound is
+        copied. The file says in its metadata that it is synthetic, and so does a visible label unless ``label`` is
+        False.
+
+        Returns:
+            ``frames``, ``faces`` (frames with a swapped face), ``missing``, ``partial``, ``seconds`` by stage,
+            ``fps`` (frames a second over everything) and ``identity``.
+
+        Raises:
+            UserError: unknown identity or method, an unreadable video, no face in any frame, several faces without a
+                choice, or the output cannot be written; no partial file is left.
+        """
+        self.network.branch(identity)
+        if method not in METHODS:
+            from lib.config import nearest
+
+            raise UserError(
+                f"no compositing is called {method!r}{nearest(method, METHODS)}; there are {', '.join(METHODS)}"
+            )
+        if out.suffix.lower() not in video.FORMATS:
+            raise UserError(f"cannot write {out.name}: name it with one of {', '.join(video.FORMATS)}")
+        if out.exists() and source.exists() and out.samefile(source):
+            raise UserError(f"{out} is the video to be read; give the result another name")
+        info = video.probe(source)
+        seconds = dict.fromkeys(STAGES, 0.0)
+        start = time.perf_counter()
+        found = track(_shown(video.read(source), "finding faces", progress), self.detector, choice, self.window)
+        seconds["detect"] = time.perf_counter() - start
+        if not found.found.any():
+            count = len(found.found)
+            cut = f" ({found.partial} with a face that the picture cuts off)" if found.partial else ""
+            raise UserError(f"no face was found in any of the {count} frames of {source}{cut}")
+        note = f"SYNTHETIC: face replaced by a neural network (identity {identity})"
+        begin = time.perf_counter()
+        frames = video.write(
+            out, self._frames(source, found, identity, method, label, seconds, progress), info.rate, source, note
+        )
+        total = time.perf_counter() - begin
+        seconds["write"] = total - sum(seconds[stage] for stage in STAGES if stage not in ("detect", "write"))
+        return {
+            "frames": frames,
+            "faces": int(found.found.sum()),
+            "missing": found.missing,
+            "partial": found.partial,
+            "identity": identity,
+            "method": method,
+            "seconds": {stage: round(value, 3) for stage, value in seconds.items()},
+            "fps": round(frames / (time.perf_counter() - start), 2),
+        }
+
+    def _frames(
+        self, source: Path, found: Track, identity: str, method: str, label: bool, seconds: dict, progress: bool
+    ) -> Iterator[np.ndarray]:
+        clock = _Clock(seconds)
+        for frame, points in zip(
+            _shown(video.read(source), "swapping", progress, len(found.landmarks)), found.landmarks, strict=True
+        ):
+            clock("read")
+            if np.isfinite(points).all():
+                frame = self.swap_frame(frame, points, identity, method, seconds)
+            yield labelled(frame) if label else frame
+            clock.restart()
+
+
+class _Clock:
+    """Adds the time since the last call to a stage."""
+
+    def __init__(self, seconds: dict[str, float]) -> None:
+        self.seconds, self.last = seconds, time.perf_counter()
+
+    def restart(self) -> None:
+        self.last = time.perf_counter()
+
+    def __call__(self, stage: str) -> None:
+        now = time.perf_counter()
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self.last
+        self.last = now
+
+
+def _shown(frames: Iterator[np.ndarray], title: str, progress: bool, total: int | None = None) -> Iterator[np.ndarray]:
+    from tqdm import tqdm
+
+    return iter(tqdm(frames, title, total, unit="frame", file=sys.stderr, disable=not progress, mininterval=1))
+
+
+def labelled(frame: np.ndarray) -> np.ndarray:
+    """The frame with a label at its lower left that says that the face is synthetic; light text with a dark outline."""
+    out = frame.copy()
+    scale = max(0.3, frame.shape[0] / 700)
+    place = (max(2, round(6 * scale)), frame.shape[0] - max(3, round(8 * scale)))
+    for colour, width in (((0, 0, 0), 3), ((255, 255, 255), 1)):
+        thickness = max(1, round(width * scale))
+        cv2.putText(out, LABEL, place, cv2.FONT_HERSHEY_SIMPLEX, scale, colour, thickness, cv2.LINE_AA)
+    return out
+
+
+def load(
+    preset: str = "laptop", model: Literal["rendered", "real"] = "rendered", device: str = "cpu", seed: int = 0
+) -> Swapper:
+    """The swapper that ships for ``preset``, ready to use.
+
+    Args:
+        preset: laptop, full or smoke.
+        model: ``"rendered"`` for the rendered actors, ``"real"`` for the real people of the real set.
+        device: as everywhere.
+        seed: of the training run.
+
+    Raises:
+        UserError: no such preset or model; no checkpoint matches: says how to train one.
+    """
+    from lib import checkpoints, training
+
+    names = {"rendered": "comb", "real": "real"}
+    if model not in names:
+        raise UserError(f"the model is rendered or real, not {model!r}")
+    task = training.make_task(f"faces.{names[model]}", preset, seed)
+    found = checkpoints.find(task)
+    if found is None:
+        raise UserError(
+            f"no trained face network ({model}) is there for the preset {preset!r}; train it with: "
+            f"python -m lib.training faces.{names[model]} --preset {preset} --seed {seed} --ship"
+        )
+    checkpoints.restore(task, *found, torch.device("cpu"))
+    return Swapper(task.model, task.chapter.boxes, task.chapter.window, device)

@@ -1,0 +1,202 @@
+"""Training tasks of chapter 3: the comb on rendered and on real people, and the networks that it is compared with."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lib import data
+from lib.faces import people
+from lib.faces.align import hull_mask
+from lib.faces.comb import Comb, growth, side
+from lib.faces.config import ChapterConfig, CombConfig
+from lib.faces.people import Faces
+from lib.training import Task
+
+_SMALLEST_SSIM = 16  # pixels; smaller pictures are enlarged for it
+
+
+def ssim_map(x: Tensor, y: Tensor) -> Tensor:
+    """Structural similarity at every pixel, mean over channels, (N, 1, H, W); Gaussian window of 11 pixels, sigma 1.5.
+
+    The window is cut off at the border and weighted anew, so that the map has the size of the images.
+    """
+    position = torch.arange(11, device=x.device, dtype=torch.float32) - 5
+    window = torch.exp(-position.square() / (2 * 1.5**2))
+    window = window / window.sum()
+    n, c, h, w = x.shape
+
+    def blur(stack: Tensor) -> Tensor:
+        stack = F.conv2d(stack.reshape(-1, 1, h, w), window.view(1, 1, 1, 11), padding=(0, 5))
+        return F.conv2d(stack, window.view(1, 1, 11, 1), padding=(5, 0))
+
+    weight = blur(torch.ones(1, 1, h, w, device=x.device))
+    stacked = torch.stack([x, y, x * x, y * y, x * y])
+    mx, my, xx, yy, xy = (blur(stacked) / weight).view(5, n, c, h, w)
+    vx, vy, cov = xx - mx * mx, yy - my * my, xy - mx * my
+    c1, c2 = 0.01**2, 0.03**2
+    found = (2 * mx * my + c1) * (2 * cov + c2) / ((mx * mx + my * my + c1) * (vx + vy + c2))
+    return found.mean(1, keepdim=True)
+
+
+def masked_loss(output: Tensor, truth: Tensor, mask: Tensor, l1: float) -> tuple[Tensor, Tensor]:
+    """1 - SSIM + l1 * |difference| inside the mask, both averaged over it, and that SSIM; all in float32.
+
+    Both images are multiplied by the mask first, so that nothing outside counts. mask: (N, 1, H, W) in 0..1.
+    """
+    output, truth = output.float() * mask, truth.float() * mask
+    area = mask.sum().clamp_min(1)
+    absolute = ((output - truth).abs() * mask).sum() / (3 * area)
+    if output.shape[-1] < _SMALLEST_SSIM:
+        output, truth, mask = (F.interpolate(part, _SMALLEST_SSIM, mode="nearest") for part in (output, truth, mask))
+        area = mask.sum().clamp_min(1)
+    similarity = (ssim_map(output, truth) * mask).sum() / area
+    return 1 - similarity + l1 * absolute, similarity.detach()
+
+
+class CombTask(Task):
+    """Self-supervised reconstruction: each person's faces through the shared layers and the person's own branch.
+
+    One batch for each identity in turn. The input is warped and its colours are changed; what it must become is clean.
+    """
+
+    def __init__(
+        self, name: str, config: CombConfig, chapter: ChapterConfig, names: tuple[str, ...], real: bool, seed: int
+    ) -> None:
+        super().__init__(name, config, seed)
+        self.chapter, self.names, self.real = chapter, names, real
+        self.model = Comb(names, config.widths, config.code, config.shared)
+
+    def data_identity(self) -> dict[str, str]:
+        if self.real:
+            tracking = f"boxes {self.chapter.boxes}, window {self.chapter.window}, recipe {people.RECIPE}"
+            return {self.chapter.real: data.identity(self.chapter.real), "faces": tracking}
+        return people.identity(self.names, self.chapter.frames, self.config.side)
+
+    def setup_data(self, device: torch.device) -> None:
+        size = self.config.side
+        if self.real:
+            found = people.real(self.chapter.real, size, self.chapter.boxes, self.chapter.window)
+        else:
+            found = people.rendered(self.names, self.chapter.frames, size)
+        self.images, self.masks = {}, {}
+        for name in self.names:
+            faces = found[name]
+            keep = len(faces.images)
+            if self.real:  # the last frames of the clip are kept for validation
+                keep = keep * 4 // 5
+            self.images[name] = torch.from_numpy(faces.images[:keep]).permute(0, 3, 1, 2).contiguous()
+            # a margin round the hull: compositing blends across its edge
+            masks = [hull_mask(points, size, grow=0.06 * size, soft=0.01 * size) for points in faces.landmarks[:keep]]
+            self.masks[name] = (torch.from_numpy(np.stack(masks))[:, None] * 255).round().to(torch.uint8)
+        self.found = found
+
+    def identity_of(self, step: int) -> str:
+        """Whose turn it is."""
+        return self.names[step % len(self.names)]
+
+    def batch(self, step: int, rank: int = 0, world_size: int = 1) -> tuple[Tensor, Tensor, Tensor]:
+        """Inputs (B, 3, S, S), clean targets and masks (B, 1, S, S) of one person, at the level of this step."""
+        name, (level, _) = self.identity_of(step), growth(step, self.config.steps, self.config.fade)
+        images, masks = self.images[name], self.masks[name]
+        chosen = self.indices(len(images), step // len(self.names), rank, world_size)
+        images = images[chosen].to(self.device).float() / 255
+        masks = masks[chosen].to(self.device).float() / 255
+        factor = self.config.side // side(level)
+        if factor > 1:
+            images, masks = F.avg_pool2d(images, factor), F.avg_pool2d(masks, factor)
+        truth, warped = self._grids(len(images), side(level))
+        both = F.grid_sample(torch.cat([images, masks], 1), truth, padding_mode="border", align_corners=False)
+        inputs = F.grid_sample(images, warped, padding_mode="border", align_corners=False)
+        inputs = self._recoloured(inputs)
+        targets, masks = both[:, :3], both[:, 3:]
+        if self.config.train.channels_last:
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        return inputs, targets, masks
+
+    def _grids(self, count: int, size: int) -> tuple[Tensor, Tensor]:
+        """Sampling grids (B, S, S, 2): a random similarity, and the same with a smooth warp on top."""
+        draw = torch.rand(count, 4) * 2 - 1  # the loop has seeded it from (seed, step, rank)
+        jitter = self.config.jitter
+        scale, angle = 1 + jitter * draw[:, 0], jitter * draw[:, 1] * math.pi / 2
+        c, s = scale * torch.cos(angle), scale * torch.sin(angle)
+        shift = jitter * draw[:, 2:]  # the grid runs over -1..1
+        matrix = torch.stack([torch.stack([c, -s, shift[:, 0]], 1), torch.stack([s, c, shift[:, 1]], 1)], 1)
+        grid = F.affine_grid(matrix, [count, 1, size, size], align_corners=False)
+        knots = torch.randn(count, 2, 5, 5) * 2 * self.config.warp
+        bend = F.interpolate(knots, (size, size), mode="bicubic", align_corners=True).permute(0, 2, 3, 1)
+        return grid.to(self.device), (grid + bend).to(self.device)
+
+    def _recoloured(self, images: Tensor) -> Tensor:
+        """Random gain of each channel, contrast and gamma."""
+        amount = self.config.colour
+        draw = torch.rand(len(images), 5, 1, 1).to(images) * 2 - 1
+        gain = 1 + amount * (0.7 * draw[:, 3:4] + 0.3 * draw[:, :3])
+        mean = images.mean((1, 2, 3), keepdim=True)
+        images = (images - mean) * (1 + amount * draw[:, 4:5]) + mean
+        return (images * gain).clamp(0, 1)
+
+    def training_step(self, batch: tuple[Tensor, Tensor, Tensor], step: int) -> Iterator:
+        inputs, targets, masks = batch
+        level, beta = growth(step, self.config.steps, self.config.fade)
+        if beta < 1:  # what the network shows is half coarse, and so is what it is asked for
+            coarse = F.interpolate(F.avg_pool2d(targets, 2), scale_factor=2, mode="nearest")
+            targets = beta * targets + (1 - beta) * coarse
+        output = self.model(inputs, self.identity_of(step), level, beta)
+        loss, similarity = masked_loss(output, targets, masks, self.config.l1)
+        yield "model", loss, {"ssim": similarity, "level": float(level), "beta": float(beta)}
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """SSIM and PSNR inside the hull: reconstruction of unseen frames and, for rendered people, swaps against
+        their ground truth, each person by the next one in the list."""
+        from lib.faces.evaluate import reconstruction, swap_truth
+
+        if self.real:
+            cut = {name: len(faces.images) * 4 // 5 for name, faces in self.found.items()}
+            held = {name: Faces(f.images[cut[name] :], f.landmarks[cut[name] :]) for name, f in self.found.items()}
+            return {f"{key}_reconstruction": value for key, value in reconstruction(self.model, held).items()}
+        count = min(self.chapter.test_frames, 10)
+        held = people.rendered(self.names, count, self.config.side, "validation", progress=False)
+        metrics = {f"{key}_reconstruction": value for key, value in reconstruction(self.model, held).items()}
+        pairs = list(zip(self.names, (*self.names[1:], self.names[0]), strict=True))
+        return metrics | {f"{key}_swap": value for key, value in swap_truth(self.model, pairs, count).items()}
+
+
+PAIRS = 4  # two-way networks, so that every one of eight people is in one
+
+
+def _models() -> tuple[str, ...]:
+    ways = ("comb", "direct", "real")
+    return (*ways, *(f"pair_{index}" for index in range(PAIRS)), *(f"twin_{index}" for index in range(PAIRS)))
+
+
+MODELS = _models()
+"""``comb``: all rendered people. ``direct``: the same without growing, for as
+long. ``real``: the real people. ``pair_k``: a comb of
+two people only, the same frames of them. ``twin_k``: two whole decoders behind one encoder, grown not at all, as in the
+deepfakes line."""
+
+
+def make(model: str, chapter: ChapterConfig, seed: int) -> Task:
+    """The task of one of `MODELS`, freshly initialised from ``seed``."""
+    config, names, real = chapter.comb, chapter.people, model == "real"
+    whole = (0.0,) * (len(config.widths) - 1) + (1.0,)
+    if real:
+        names = tuple(people.GRID_SPEAKERS)
+    if model == "direct":
+        train = config.train.model_copy(update={"steps": max(1, round(chapter.direct_share * config.train.steps))})
+        config = config.model_copy(update={"growth": whole, "train": train})
+    if "_" in model:
+        kind, index = model.split("_")
+        first = 2 * int(index) % len(names)
+        names = names[first : first + 2]
+        train = config.train.model_copy(update={"steps": max(1, round(chapter.pair_share * config.train.steps))})
+        update = {"train": train} | ({"growth": whole, "shared": 0} if kind == "twin" else {})
+        config = config.model_copy(update=update)
+    return CombTask(f"faces.{model}", config, chapter, names, real, seed)
