@@ -131,6 +131,7 @@ class Lifting(Invertible):
         return torch.cat([target, source] if self.updates else [source, target], 1)
 
     def _moved(self, target: Tensor, out: Tensor, back: bool) -> tuple[Tensor, Tensor]:
+        """The half that the network moves by its output ``out``, and the log-det; ``back``: of the inverse."""
         if not self.affine:
             return target - out if back else target + out, out.new_zeros(len(out))
         shift, raw = out.chunk(2, 1)
@@ -144,7 +145,7 @@ class Lifting(Invertible):
             target, log_det = self._moved(target, self.network(source, t), back)
             return self._join(source, target), log_det
 
-        def strip(rows: slice, wide: slice, within: slice) -> Tensor:
+        def strip(rows: slice, wide: slice, within: slice) -> Tensor:  # reads one half, writes the other
             out = self.network(source[:, :, wide], t)[:, :, within]
             target[:, :, rows], log_det = self._moved(target[:, :, rows], out, back)
             return log_det
