@@ -171,22 +171,22 @@ def quality_for(points: pd.DataFrame, codec: str, image: str, size: int) -> floa
     return float(round(quality)) if (rows["quality"] % 1 == 0).all() else quality
 
 
-def benchmark(name: str) -> pd.DataFrame:
-    """A table that `benchmarks.compression` measured, ``compression`` or ``compression_largest``: see there.
+def cost() -> pd.DataFrame:
+    """Speed, multiplications, parameters and memory of our codec and of CompressAI's, as measured by
+    `benchmarks.compression`.
 
-    It is the one of the repository whatever the preset: how long something takes is not measured again beside a run.
+    It is the table of the repository whatever the preset: how long something takes is not measured again beside a run.
 
     Raises:
         UserError: it is missing or damaged.
     """
-    path = paths.ROOT / "figures" / "performance" / f"{name}.csv"
     try:
-        table = pd.read_csv(path)
+        table = pd.read_csv(paths.ROOT / "figures" / "performance" / "compression.csv")
         if table.empty or table.isna().any(axis=None):
             raise ValueError
     except (OSError, ValueError):
         raise UserError(
-            f"figures/performance/{name}.csv is missing or damaged; see python -m benchmarks.compression --help"
+            "figures/performance/compression.csv is missing or damaged; run python -m benchmarks.compression"
         ) from None
     return table
 
