@@ -1,20 +1,27 @@
-"""Speed of our codec against CompressAI's on photographs of 768 x 512: ``python -m benchmarks.compression``.
+"""Speed of our codec against CompressAI's on photographs of 768 x 512: ``python -m benchmarks.compression``. And what
+our codec takes for the largest image: ``python -m benchmarks.compression --largest``.
 
 All of them run in turn, round by round in one process, so that whatever else the machine does falls on all. Ours is
 the codec that ships; CompressAI's models stand at their published widths with random weights, on which their
 arithmetic does not depend (their entropy coder has an easy time). Writes ``figures/performance/compression.csv``:
 medians over the rounds, multiplications of all convolutions, and the peak memory of a process, libraries included, that
 encodes and decodes one photo. Records the two speed claims of chapter 5.
+
+``--largest`` writes ``figures/performance/compression_largest.csv`` instead: seconds, those of all threads together,
+and peak memory, libraries included, of a process that encodes 4096 x 4096 pixels and of one that decodes them. The
+image repeats a photograph that clips, so that the encoder searches long for symbols that stay.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
+import json
 import re
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,7 +34,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lib import claims, compression, paths
 from lib.checkpoints import device_name
-from lib.compression import baselines, tasks
+from lib.compression import baselines, bitstream, tasks
 from lib.errors import command_line
 from lib.files import write_atomically
 
@@ -98,19 +105,52 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 ** (2 if sys.platform == "darwin" else 1)
 
 
+def largest() -> np.ndarray:
+    """An image of as many pixels as a stream may have, the astronaut and its mirror images side by side."""
+    photo = dict(tasks.held_out())["astronaut"]
+    side = int(bitstream.MAX_PIXELS**0.5)
+    return np.pad(photo, ((0, side - photo.shape[0]), (0, side - photo.shape[1]), (0, 0)), mode="symmetric")
+
+
+def print_step(step: str, path: Path, arguments: argparse.Namespace) -> None:
+    """Seconds and memory of encoding `largest` to a file, or of decoding that."""
+    codec = compression.load(arguments.preset)
+    source = largest() if step == "encode" else path.read_bytes()
+    start, before = time.perf_counter(), time.process_time()
+    result = codec.compress(source, arguments.quality) if step == "encode" else codec.decompress(source)
+    row = {f"{step} seconds": time.perf_counter() - start, f"{step} CPU seconds": time.process_time() - before}
+    row[f"{step} peak memory MB"] = peak()
+    if step == "encode":
+        path.write_bytes(result)
+        row["bytes"] = len(result)
+    print(json.dumps(row))
+
+
+def measure_largest(arguments: argparse.Namespace) -> None:
+    """Encode and decode in a process each; writes the table."""
+    row: dict[str, object] = {"image": "4096 x 4096", "quality": arguments.quality}
+    with tempfile.TemporaryDirectory() as folder:
+        for step in ("encode", "decode"):
+            path = str(Path(folder) / "stream")
+            row |= json.loads(own_process(arguments, "--step", step, "--file", path))
+    table = pd.DataFrame([row | {"threads": arguments.threads, "device": device_name(torch.device("cpu"))}])
+    write_atomically(paths.figures() / "performance" / "compression_largest.csv", table.to_csv(index=False).encode())
+    print(table.round(3).to_string(index=False))
+
+
+def own_process(arguments: argparse.Namespace, *options: str) -> str:
+    """The last line that this module prints in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.compression", *options, "--threads", str(arguments.threads)]
+    command += ["--preset", arguments.preset, "--quality", str(arguments.quality)]
+    done = subprocess.run(command, cwd=paths.ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    return done.stdout.splitlines()[-1]
+
+
 def print_memory(name: str, arguments: argparse.Namespace) -> None:
     """What a process takes that encodes and decodes one photo, with all its libraries."""
     codec = contestant(name, arguments.preset, arguments.quality)
     codec.decode(codec.encode(photos()[0]))
     print(peak())
-
-
-def memory(name: str, arguments: argparse.Namespace) -> float:
-    """`print_memory` of a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.compression", "--memory", name, "--threads", str(arguments.threads)]
-    command += ["--preset", arguments.preset, "--quality", str(arguments.quality)]
-    done = subprocess.run(command, cwd=paths.ROOT, stdout=subprocess.PIPE, text=True, check=True)
-    return float(done.stdout.splitlines()[-1])
 
 
 def main() -> None:
@@ -120,11 +160,19 @@ def main() -> None:
     parser.add_argument("--preset", default="laptop")
     parser.add_argument("--quality", type=float, default=40)
     parser.add_argument("--memory", choices=names(), help="only print the memory of this codec in MB")
+    parser.add_argument("--largest", action="store_true", help="measure 4096 x 4096 pixels instead")
+    parser.add_argument("--step", choices=("encode", "decode"), help="one step of --largest, with --file")
+    parser.add_argument("--file", type=Path, help="the stream of --step")
     arguments = parser.parse_args()
+    if bool(arguments.step) != bool(arguments.file):
+        parser.error("--step and --file go together")
     torch.set_num_threads(arguments.threads)
     if arguments.memory:
-        print_memory(arguments.memory, arguments)
-        return
+        return print_memory(arguments.memory, arguments)
+    if arguments.step:
+        return print_step(arguments.step, arguments.file, arguments)
+    if arguments.largest:
+        return measure_largest(arguments)
     contestants = {name: contestant(name, arguments.preset, arguments.quality) for name in names()}
     images, rows, frame = photos(), [], {}
     for name, codec in contestants.items():  # warm up
@@ -133,7 +181,7 @@ def main() -> None:
             "parameters": codec.parameters,
             "MACs per pixel encode": macs(lambda codec=codec: codec.encode(images[0])),
             "MACs per pixel decode": macs(lambda codec=codec, data=data: codec.decode(data)),
-            "peak memory MB": memory(name, arguments),
+            "peak memory MB": float(own_process(arguments, "--memory", name)),
         }
     for number in range(arguments.rounds):
         image = images[number % len(images)]

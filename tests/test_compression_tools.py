@@ -185,11 +185,13 @@ def test_levels_add_up_to_the_file(tiny, monkeypatch, tmp_path):
     assert (frame["bits"] > 0.9 * frame["estimate"]).all()
 
 
-def test_nearest_quality_and_nearest_file():
+def test_nearest_quality_and_quality_for_a_size():
     curve = pd.DataFrame({"quality": [1, 2, 3], "psnr": [28.0, 33.0, 41.0]})
     assert study.nearest_quality(curve, 34) == 2
     points = pd.DataFrame({"codec": "A", "image": ["x", "x", "y"], "quality": [1, 2, 3], "bytes": [100, 210, 150]})
-    assert study.nearest_file(points, "A", "x", 150) == 2
+    assert [study.quality_for(points, "A", "x", size) for size in (90, 120, 150, 300)] == [1, 1, 2, 2]
+    points["quality"] += 0.5
+    assert study.quality_for(points, "A", "x", round((100 * 210) ** 0.5)) == pytest.approx(2, abs=0.01)
 
 
 def test_relative_rate_and_bd_rate_agree_on_parallel_curves():

@@ -27,7 +27,7 @@ from lib import config as configs
 from lib.compression import bitstream
 from lib.compression.bitstream import BitstreamError, Header, LevelDecoder, LevelEncoder
 from lib.compression.exact import check_arithmetic, frozen_layers, side_by_side
-from lib.compression.model import FlowCodec, Pass, bits_of, conditioning, halved, present, scale_index
+from lib.compression.model import PHASES, FlowCodec, Pass, bits_of, conditioning, halved, phase, present, scale_index
 from lib.errors import UserError
 
 STRIP = 2**15  # positions of a map that a network sees at once: bounds memory, and fits the cache
@@ -107,6 +107,7 @@ class Codec:
         step, t = self._scalars(step_size, None)
         stored_t = round(float(t) / bitstream.T_UNIT)
         stable = stable and step_size >= SMALLEST_STABLE
+        levels: list[Level] = []
         with _plain_arithmetic(self.device):
             targets = self._analyse(pixels, grey, step, t)
             for number in range(ROUNDS):
@@ -115,18 +116,17 @@ class Codec:
                     break
                 # Where earlier symbols agree so do mean and scale: while all latents of the decoded image stay within
                 # the cells of their values, encoding it gives the same symbols, and no prior needs to be evaluated.
-                again = self._analyse(as_pixels(_to_bytes(decoded, grey))[0], grey, step, t)
+                pixels = as_pixels(_to_bytes(decoded, grey))[0]
                 del decoded
-                settled = True
-                for level, latent, target in zip(levels, reversed(again), reversed(targets), strict=True):
-                    away = latent.sub_(level.values)
-                    outside = away.abs() >= SAFE
-                    if bool(outside.any()):
-                        settled = False
-                        target += torch.where(outside, away * OVERSHOOT, 0)
+                again = self._analyse(pixels, grey, step, t)
+                settled = [
+                    level.settle(latent, target)
+                    for level, latent, target in zip(levels, reversed(again), reversed(targets), strict=True)
+                ]
                 del again
-                if settled:
+                if all(settled):
                     break
+                levels.clear()  # before the next round makes its own
         return Header(self.id, width, height, grey, round(step_size / bitstream.STEP_UNIT), stored_t, ()), levels
 
     def _quantise(
@@ -143,38 +143,38 @@ class Codec:
                 zone = 0.0 if levels[0].is_whole() else dead_zone
             there = self._present(level, size, grey)
             target = targets[level]
-            planes = F.pixel_unshuffle(F.pad(target, (0, target.shape[3] % 2, 0, target.shape[2] % 2)), 2)
-            planes = planes.unflatten(1, (-1, 4))
-            levels.append(Level(torch.zeros_like(planes)))
+            odd = target.shape[3] % 2, target.shape[2] % 2
+            levels.append(Level(there))
 
             def quantise(p: Pass, mean: Tensor, raw: Tensor) -> Tensor:
-                residual = select(planes, p) - mean
-                index = scale_index(raw)
-                symbols = self._round(residual, index, zone)
-                if there is None:
-                    levels[-1].put(residual, symbols, raw, index, estimate)
-                    values = kept = mean + symbols
-                else:
-                    chosen = select(there, p)
-                    levels[-1].put(*(x[chosen] for x in (residual, symbols, raw, index)), estimate)
-                    values = torch.where(chosen, mean + symbols, mean)
-                    kept = torch.where(chosen, values, 0)
-                for i, number in enumerate(p.phases):
-                    levels[-1].planes[:, list(p.channels), number] = kept[i]
+                values = torch.empty_like(mean)
+                chosen = None if there is None else select(there, p)
+                for i, number in enumerate(p.phases):  # one by one: a pass of the finest level is large
+                    row, column = PHASES[number]
+                    wanted = phase(target, row, column)[:, list(p.channels)]
+                    residual = F.pad(wanted, (0, odd[0] * column, 0, odd[1] * row)).sub_(mean[i])
+                    index = scale_index(raw[i])
+                    symbols = self._round(residual, index, zone)
+                    if chosen is None:
+                        levels[-1].put(residual, symbols, raw[i], index, estimate)
+                    else:
+                        levels[-1].put(*(x[chosen[i]] for x in (residual, symbols, raw[i], index)), estimate)
+                        symbols.masked_fill_(~chosen[i], 0)
+                    torch.add(mean[i], symbols, out=values[i])
+                levels[-1].end_pass(p, values)
                 return values
 
             return quantise
 
-        decoded = self.model.synthesise((1, *size), step, t, exchange, grey=grey)
-        for level, target in zip(levels, reversed(targets), strict=True):
-            level.values = F.pixel_shuffle(level.planes.flatten(1, 2), 2)[:, :, : target.shape[2], : target.shape[3]]
-        return levels, decoded
+        return levels, self.model.synthesise((1, *size), step, t, exchange, grey=grey)
 
     def _analyse(self, pixels: np.ndarray, grey: bool, step: Tensor, t: Tensor) -> list[Tensor]:
         """Latents in steps, the finest first."""
-        x = torch.tensor(pixels, device=self.device).permute(2, 0, 1)[None].float().expand(-1, 3, -1, -1)
+        x = torch.tensor(pixels, device=self.device).permute(2, 0, 1)[None].expand(-1, 3, -1, -1)
         latents = self.model.analyse(x, t, grey)
-        return [z / self.model.steps(level, step, t) for level, z in enumerate(latents)]
+        for level, z in enumerate(latents):
+            latents[level] = z / self.model.steps(level, step, t)
+        return latents
 
     def _present(self, level: int, size: tuple[int, int], grey: bool) -> Tensor | None:
         there = present(level, self.model.depth, size, grey)
@@ -184,12 +184,12 @@ class Codec:
         """Integers near ``residual``: up only where the fraction exceeds the threshold of the symbol's scale."""
         size = residual.abs()
         whole = size.floor()
+        threshold: float | Tensor = 0.5
         if dead_zone:
-            rows = self._dead_zones[index.long()]
-            threshold = 0.5 + dead_zone * (torch.where(whole == 0, rows[..., 0], rows[..., 1]) - 0.5)
-        else:
-            threshold = 0.5
-        return (residual.sign() * (whole + (size - whole >= threshold))).clamp(-bitstream.LARGEST, bitstream.LARGEST)
+            table = 0.5 + dead_zone * (self._dead_zones.flatten() - 0.5)
+            threshold = table[index.int().mul_(2).add_(whole > 0)]
+        up = size.sub_(whole) >= threshold
+        return whole.add_(up).copysign_(residual).clamp_(-bitstream.LARGEST, bitstream.LARGEST)
 
     # ------------------------------------------------------------------------------------------------------- decode
 
@@ -209,11 +209,13 @@ class Codec:
             if not (isinstance(levels, int) and 1 <= levels <= self.model.depth + 1):
                 raise UserError(f"levels is {levels!r}, this codec has 1..{self.model.depth + 1}")
             payloads = payloads[:levels]
-        return _to_bytes(self._decode(header, payloads)[0], header.grey)
+        return _to_bytes(self._decode(header, payloads), header.grey)
 
     def symbols(self, data: bytes) -> list[np.ndarray]:
         """The integers of each level that is there, the top first, in the order of coding, int32."""
-        return self._decode(*self._open(data))[1]
+        found: list[list[np.ndarray]] = []
+        self._decode(*self._open(data), found)
+        return [np.concatenate(parts) for parts in found]
 
     def _open(self, data: bytes) -> tuple[Header, list[bytes]]:
         header, payloads = bitstream.unpack(bytes(data))
@@ -227,10 +229,10 @@ class Codec:
         return header, payloads
 
     @torch.inference_mode()
-    def _decode(self, header: Header, payloads: list[bytes]) -> tuple[Tensor, list[np.ndarray]]:
+    def _decode(self, header: Header, payloads: list[bytes], found: list[list[np.ndarray]] | None = None) -> Tensor:
+        """The image, not rounded; ``found`` is given the symbols of each level, pass by pass."""
         size = header.height, header.width
         step, t = self._scalars(header.step * bitstream.STEP_UNIT, header.t)
-        found: list[list[np.ndarray]] = []
         decoders: list[LevelDecoder] = []
 
         def exchange(level: int):
@@ -240,13 +242,15 @@ class Codec:
             rows, columns = halved(size, level + (level < self.model.depth))
             total = (3 if level == self.model.depth else 9) * rows * columns if there is None else int(there.sum())
             decoders.append(LevelDecoder(payloads[self.model.depth - level], total))
-            found.append([])
+            if found is not None:
+                found.append([])
 
             def read(p: Pass, mean: Tensor, raw: Tensor) -> Tensor:
                 chosen = None if there is None else select(there, p)
                 index = scale_index(raw)
                 symbols = decoders[-1].get((index.flatten() if chosen is None else index[chosen]).cpu().numpy())
-                found[-1].append(symbols)
+                if found is not None:
+                    found[-1].append(symbols)
                 if chosen is None:
                     return torch.from_numpy(symbols).to(mean).view(mean.shape).add_(mean)
                 return mean.masked_scatter(chosen, mean[chosen] + torch.from_numpy(symbols).to(mean))
@@ -257,7 +261,7 @@ class Codec:
         with _plain_arithmetic(self.device):
             decoded = self.model.synthesise((1, *size), step, t, exchange, first, header.grey)
         decoders[-1].finish()
-        return decoded, [np.concatenate(parts) for parts in found]
+        return decoded
 
     # ------------------------------------------------------------------------------------------------------ helpers
 
@@ -273,26 +277,64 @@ class Level:
     """What encoding finds for one level.
 
     Attributes:
-        planes: decoded values in steps, phase by phase ``(1, C, 4, h, w)``; ``values``: as a map ``(1, C, H, W)``.
-        coded: symbols and indices of their scales, pass by pass.
+        there: which symbols there are, as `lib.compression.model.present`, ``(1, C, 4, h, w)``; None: all.
+        values: decoded values in steps, pass by pass ``(P, 1, channels, h, w)``.
+        coded: symbols and indices of their scales, pass by pass, int16 where they fit.
         away: sum over the residuals (target - mean) of the distance from the nearest integer; ``count`` of them.
         bits: by the priors' probabilities.
     """
 
-    planes: Tensor
-    values: Tensor | None = None
+    there: Tensor | None
+    values: list[tuple[Pass, Tensor]] = field(default_factory=list)
     coded: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
     away: float = 0.0
     count: int = 0
     bits: float = 0.0
+    _parts: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
 
     def put(self, residual: Tensor, symbols: Tensor, raw: Tensor, index: Tensor, estimate: bool) -> None:
-        """Keep a pass; ``estimate``: count its bits, too."""
-        self.coded.append((symbols.flatten().to(torch.int32).cpu().numpy(), index.flatten().cpu().numpy()))
-        self.away += float((residual - residual.round()).abs_().sum())
-        self.count += residual.numel()
+        """Keep one phase of a pass; ``estimate``: count its bits, too. Changes ``residual``."""
         if estimate:
             self.bits += float(bits_of(symbols, raw).sum())
+        self.away += float(residual.sub_(residual.round()).abs_().sum())
+        self.count += residual.numel()
+        integers = symbols.flatten().to(torch.int32)
+        if not len(integers) or int(integers.abs().max()) < 2**15:
+            integers = integers.to(torch.int16)
+        self._parts.append((integers.cpu().numpy(), index.flatten().cpu().numpy()))
+
+    def end_pass(self, p: Pass, values: Tensor) -> None:
+        """All phases of ``p`` are `put`; ``values`` are what they decode to."""
+        self.values.append((p, values))
+        self.coded.append(tuple(np.concatenate(parts) for parts in zip(*self._parts, strict=True)))
+        self._parts.clear()
+
+    def settle(self, latent: Tensor, target: Tensor) -> bool:
+        """Whether ``latent (1, C, H, W)``, that of the decoded image in steps, stays within the cells of the values;
+        where it does not, ``target``, for which they were chosen, moves against it."""
+        height, width = target.shape[2:]
+        settled = True
+        rows = max(1, STRIP // width)  # of a phase
+        for start in range(0, (height + 1) // 2, rows):
+            wide, strip = slice(2 * start, min(height, 2 * (start + rows))), slice(start, start + rows)
+            away = latent[:, :, wide] - self._map(strip)[:, :, : wide.stop - wide.start, :width]
+            outside = away.abs() >= SAFE
+            if bool(outside.any()):
+                settled = False
+                target[:, :, wide] += torch.where(outside, away * OVERSHOOT, 0)
+        return settled
+
+    def _map(self, rows: slice) -> Tensor:
+        """Values as a map ``(1, C, 2 h, 2 w)``, 0 where there are none, for some rows of the phases."""
+        parts = [(p, values[:, :, :, rows]) for p, values in self.values]
+        channels = max(max(p.channels) for p, _ in parts) + 1
+        planes = parts[0][1].new_zeros(1, channels, 4, *parts[0][1].shape[3:])
+        for p, values in parts:
+            for i, number in enumerate(p.phases):
+                planes[:, list(p.channels), number] = values[i]
+        if self.there is not None:
+            planes.masked_fill_(~self.there[:, :, :, rows], 0)
+        return F.pixel_shuffle(planes.flatten(1, 2), 2)
 
     def is_whole(self) -> bool:
         """Whether the residuals are integers but for noise: the image was coded before, with this very step.
@@ -337,10 +379,13 @@ def as_pixels(image: Any) -> tuple[np.ndarray, bool]:
 
 def _to_bytes(decoded: Tensor, grey: bool) -> np.ndarray:
     """8-bit image of grey levels ``(1, 3, H, W)``; a grey one is the green channel, which `compress` made equal."""
-    rounded = decoded[0].round().clamp(0, 255).to(torch.uint8).cpu()
-    if grey:
-        return rounded[1].numpy()
-    return np.ascontiguousarray(rounded.permute(1, 2, 0).numpy())
+    image = np.empty((*decoded.shape[2:], 1 if grey else 3), np.uint8)
+    rows = max(1, STRIP // decoded.shape[3])
+    for start in range(0, len(image), rows):
+        part = decoded[0, 1:2] if grey else decoded[0]
+        rounded = part[:, start : start + rows].round().clamp(0, 255).to(torch.uint8).cpu()
+        image[start : start + rows] = rounded.permute(1, 2, 0).numpy()
+    return image[:, :, 0] if grey else image
 
 
 def _dead_zones(rule: float) -> Tensor:

@@ -30,6 +30,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import math
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -210,10 +211,10 @@ def side_by_side(device: torch.device) -> Iterator[None]:
             torch.set_num_threads(count)
 
 
-def in_strips(
-    function: Callable[[slice, slice, slice], Tensor], height: int, width: int, halo: int, positions: int | None
-) -> Tensor:
-    """``function`` of every strip of rows of a map, one below the other: its results are ``(N, C, rows, W)``.
+def each_strip(
+    function: Callable[[slice, slice, slice], Any], height: int, width: int, halo: int, positions: int | None
+) -> list[Any]:
+    """``function`` of every strip of rows of a map, from above.
 
     It is told the strip's rows, these with ``halo`` more to either side as far as there are any, and where its rows
     lie within the latter. What is computed from the second and cut to the third is that of the whole, to the bit,
@@ -231,10 +232,36 @@ def in_strips(
         top, bottom = max(0, start - halo), min(height, end + halo)
         chosen.append((slice(start, end), slice(top, bottom), slice(start - top, end - top)))
     if len(chosen) == 1 or workers is None:
-        parts = [function(*strip) for strip in chosen]
-    else:
-        parts = list(workers[0].map(lambda strip: torch.inference_mode()(function)(*strip), chosen))
-    return parts[0] if len(parts) == 1 else torch.cat(parts, 2)
+        return [function(*strip) for strip in chosen]
+    return list(workers[0].map(lambda strip: torch.inference_mode()(function)(*strip), chosen))
+
+
+def in_strips(
+    function: Callable[[slice, slice, slice], Tensor], height: int, width: int, halo: int, positions: int | None
+) -> Tensor:
+    """The results of `each_strip`, ``(..., rows, W)`` or a fixed multiple of the rows, one below the other."""
+    out: Tensor | None = None
+    lock = threading.Lock()
+
+    def place(rows: slice, wide: slice, within: slice) -> None:
+        # each strip goes to its place at once: to join all of them at the end takes the memory twice
+        nonlocal out
+        part = function(rows, wide, within)
+        count = rows.stop - rows.start
+        times = part.shape[-2] // count
+        if count == height:
+            out = part
+            return
+        with lock:
+            if out is None:
+                last = part.dim() == 4 and part.shape[1] > 1 and part.stride(1) == 1
+                kind = torch.channels_last if last else torch.contiguous_format
+                size = (*part.shape[:-2], height * times, part.shape[-1])
+                out = torch.empty(size, dtype=part.dtype, device=part.device, memory_format=kind)
+        out[..., rows.start * times : rows.stop * times, :] = part
+
+    each_strip(place, height, width, halo, positions)
+    return out
 
 
 def by_rows(function: Callable[[Tensor], Tensor], x: Tensor, halo: int, positions: int | None) -> Tensor:

@@ -55,22 +55,22 @@ def factor_outs(bands: Sequence[Any]) -> Figure:
 
     ``bands``: the image and its low bands after one and two levels, ``(H, W, 3)``.
     """
-    d = Diagram(height=2.15)
-    y, x = 1.5, d.image(0.5, 1.5, bands[0], 0.9, note="$x$", pixelated=False)
-    first = d.box(1.75, y, "level 0", w=0.75, h=0.5, colour="flow")
-    low = d.image(2.85, y, bands[1], 0.6, note="$h_0$", pixelated=False)
-    second = d.box(3.95, y, "level 1", w=0.75, h=0.5, colour="flow")
-    top = d.image(5.0, y, bands[2], 0.42, note="$h_1 = z_2$", pixelated=False)
+    d = Diagram(height=1.9)
+    y, below = 1.2, 0.28
+    x = d.image(0.6, y, bands[0], 0.9, pixelated=False)
+    first = d.box(1.85, y, "level 0", w=0.75, h=0.5, colour="flow")
+    low = d.image(2.95, y, bands[1], 0.6, pixelated=False)
+    second = d.box(4.05, y, "level 1", w=0.75, h=0.5, colour="flow")
+    top = d.image(5.1, y, bands[2], 0.42, pixelated=False)
     for a, b in ((x, first), (first, low), (low, second), (second, top)):
         d.arrow(a, b, both=True)
-    zero = d.box(1.75, 0.42, "$z_0$", w=0.6, h=0.36, colour="flow")
-    one = d.box(3.95, 0.42, "$z_1$", w=0.6, h=0.36, colour="flow")
-    d.arrow(first, zero, both=True)
-    d.arrow(second, one, both=True)
-    d.arrow((2.6, 0.9), zero.right, colour=MUTED, dashed=True)
-    d.arrow((4.85, 0.95), one.right, colour=MUTED, dashed=True)
-    d.text(2.75, 0.62, "$p(z_0|h_0)$", ha="left")
-    d.text(4.85, 0.62, "$p(z_1|h_1)$", ha="left")
+    for node, note, height in ((x, "$x$", 0.3), (low, "$h_0$", 0.2), (top, "$h_1 = z_2$", 0.14)):
+        d.text(node.x, y + height + 0.14, note)
+    for number, (level, known) in enumerate(((first, low), (second, top))):
+        detail = d.box(level.x, below, f"$z_{number}$", w=0.6, h=0.36, colour="flow")
+        d.arrow(level, detail, both=True)
+        d.arrow(known, detail, via=((known.x, below),), colour=MUTED, dashed=True)
+        d.text(known.x + 0.08, 0.6, f"$p(z_{number}|h_{number})$", ha="left")
     return d.fig
 
 
@@ -91,7 +91,7 @@ def passes() -> Drawing:
     panels[1] = ("vertical, diagonal Y", panels[1][1])
     panels[2] = ("all C1, C2", panels[2][1])
     panels += [(f"top {CHANNELS[c]}", _order(TOP_PASSES, c)) for c in range(3)]
-    fig, axes = plt.subplots(1, 6, figsize=plotting.size(1.5))
+    fig, axes = plt.subplots(1, 6, figsize=plotting.size(1.25))
     rows = []
     for ax, (title, numbers) in zip(axes, panels, strict=True):
         ax.imshow(numbers, cmap="YlGn", vmin=0, vmax=11)

@@ -42,7 +42,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.compression.config import CodecConfig
-from lib.compression.exact import FixedConv2d, StepReLU, by_rows, convolve, frozen_layers, in_strips, to_grid
+from lib.compression.exact import (
+    FixedConv2d,
+    StepReLU,
+    by_rows,
+    convolve,
+    each_strip,
+    frozen_layers,
+    in_strips,
+    to_grid,
+)
 from lib.flows import Invertible
 from lib.flows.layers import sum_per_sample
 
@@ -102,6 +111,8 @@ class Lifting(Invertible):
     ``updates`` False: d <- d - f(h), h predicts the details. True: h <- h + f(d), what is lost moves back. Affine
     couplings also scale by s = 1 + clamp(raw) / 2 in [0.5, 1.5], bounded because a codec's inverse amplifies the
     quantisation error, and without an exponential because that is not exact. log-det = sum(log s).
+
+    The frozen coupling works in place: what it is given is what it returns.
     """
 
     def __init__(self, updates: bool, hidden: int, affine: bool, scale: float) -> None:
@@ -119,24 +130,33 @@ class Lifting(Invertible):
     def _join(self, source: Tensor, target: Tensor) -> Tensor:
         return torch.cat([target, source] if self.updates else [source, target], 1)
 
-    def _shift_and_scale(self, source: Tensor, t: Tensor) -> tuple[Tensor, Tensor | None]:
-        out = by_rows(lambda x: self.network(x, t), source, Network.halo, self.positions)
+    def _moved(self, target: Tensor, out: Tensor, back: bool) -> tuple[Tensor, Tensor]:
+        """The half that the network moves by its output ``out``, and the log-det; ``back``: of the inverse."""
         if not self.affine:
-            return out, None
+            return target - out if back else target + out, out.new_zeros(len(out))
         shift, raw = out.chunk(2, 1)
-        return shift, 1 + 0.5 * (raw * (1 / self.network.scale)).clamp(-1, 1)
+        scale = 1 + 0.5 * (raw * (1 / self.network.scale)).clamp(-1, 1)
+        log_det = sum_per_sample(scale.log())
+        return ((target - shift) / scale, -log_det) if back else (target * scale + shift, log_det)
+
+    def _couple(self, x: Tensor, t: Tensor, back: bool) -> tuple[Tensor, Tensor]:
+        source, target = self._parts(x)
+        if self.network.first.frozen is None:
+            target, log_det = self._moved(target, self.network(source, t), back)
+            return self._join(source, target), log_det
+
+        def strip(rows: slice, wide: slice, within: slice) -> Tensor:  # reads one half, writes the other
+            out = self.network(source[:, :, wide], t)[:, :, within]
+            target[:, :, rows], log_det = self._moved(target[:, :, rows], out, back)
+            return log_det
+
+        return x, sum(each_strip(strip, x.shape[2], x.shape[3], Network.halo, self.positions))
 
     def forward(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        source, target = self._parts(x)
-        shift, scale = self._shift_and_scale(source, t)
-        target = target + shift if scale is None else target * scale + shift
-        return self._join(source, target), x.new_zeros(len(x)) if scale is None else sum_per_sample(scale.log())
+        return self._couple(x, t, back=False)
 
     def inverse(self, y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        source, target = self._parts(y)
-        shift, scale = self._shift_and_scale(source, t)
-        target = target - shift if scale is None else (target - shift) / scale
-        return self._join(source, target), y.new_zeros(len(y)) if scale is None else -sum_per_sample(scale.log())
+        return self._couple(y, t, back=True)
 
 
 class Level(Invertible):
@@ -148,11 +168,15 @@ class Level(Invertible):
         self.couplings = nn.ModuleList(
             Lifting(updates, hidden, affine, scale) for _ in range(pairs) for updates in (False, True)
         )
+        self.positions: int | None = None
 
     def forward(self, x: Tensor, t: Tensor, grey: bool = False) -> tuple[Tensor, Tensor]:
         """``grey``: the chroma of ``x`` is 0 and stays so."""
         size = x.shape[2:]
-        y, log_det = self.haar(F.pad(x, (0, size[1] % 2, 0, size[0] % 2), mode="replicate"))
+        if size[0] % 2 or size[1] % 2:
+            x = F.pad(x, (0, size[1] % 2, 0, size[0] % 2), mode="replicate")
+        y = self._by_rows(lambda rows: self.haar(x[:, :, 2 * rows.start : 2 * rows.stop])[0], *halved(size, 1))
+        log_det = x.new_zeros(len(x))
         for coupling in self.couplings:
             y, delta = coupling(y, t)
             log_det = log_det + delta
@@ -170,7 +194,11 @@ class Level(Invertible):
             y, delta = coupling.inverse(y, t)
             log_det = log_det + delta
             _clear(y, size, grey)
-        return self.haar.inverse(y)[0][:, :, : size[0], : size[1]], log_det
+        x = self._by_rows(lambda rows: self.haar.inverse(y[:, :, rows])[0], *y.shape[2:])
+        return x[:, :, : size[0], : size[1]], log_det
+
+    def _by_rows(self, function: Callable[[slice], Tensor], height: int, width: int) -> Tensor:
+        return in_strips(lambda rows, *_: function(rows), height, width, 0, self.positions)
 
 
 def _clear(y: Tensor, size: tuple[int, int], grey: bool) -> None:
@@ -214,8 +242,8 @@ _R3, _R2, _R6 = 3**-0.5, 2**-0.5, 6**-0.5
 
 
 def to_colours(x: Tensor) -> Tensor:
-    """RGB grey levels -> orthonormal (Y, C1, C2), ``(N, 3, H, W)``, centred."""
-    r, g, b = (x - 128).split(1, 1)
+    """RGB grey levels, float or bytes -> orthonormal (Y, C1, C2), ``(N, 3, H, W)``, centred."""
+    r, g, b = (x - 128.0).split(1, 1)
     side = r + b
     return torch.cat([(side + g) * _R3, (r - b) * _R2, (g + g - side) * _R6], 1)
 
@@ -370,7 +398,8 @@ class Prior(nn.Module):
 
         sharp = compand((low - blur(low)) * per_step, frozen)
         features = by_rows(trunk, sharp, self.trunk_halo, self.positions)
-        return F.pad(features, (0, low.shape[3] % 2, 0, low.shape[2] % 2))
+        odd = low.shape[3] % 2, low.shape[2] % 2
+        return F.pad(features, (0, odd[0], 0, odd[1])) if any(odd) else features
 
     def predict(self, low: Tensor, per_step: Tensor, t: Tensor) -> Tensor:
         """Mean of the band given only what is deeper, in steps ``(N, channels, H, W)``: the band of x_tilde."""
@@ -426,10 +455,10 @@ class Prior(nn.Module):
             elif not known:
                 x = x.repeat(n, 1, rows.stop - rows.start, width * count)
             x = self.activation(self.inner[index](self.activation(x, True)), True)
-            return self.outer[index](x, t)
+            return self.outer[index](x, t).unflatten(3, (width, count)).permute(4, 0, 1, 2, 3)
 
         out = in_strips(network, height, width, self.near_halo, self.positions and self.positions // 4)
-        mean, raw = out.unflatten(3, (width, count)).permute(4, 0, 1, 2, 3).contiguous().chunk(2, 2)
+        mean, raw = out.chunk(2, 2)
         return mean, raw
 
     @staticmethod
@@ -480,10 +509,12 @@ class Prior(nn.Module):
                 mean = mean + base
             values = exchange(p, mean, raw)
             seen = compand(values if base is None else values - base, frozen)
+            seen = seen.to(torch.int16) if frozen else seen
             for i, number in enumerate(p.phases):
                 for j, channel in enumerate(p.channels):
                     planes[channel][number] = values[i, :, j]
                     near[channel][number] = seen[i, :, j]
+        del features, near, mean, raw, values, seen  # large, and no longer needed
         return scatter(planes)[:, :, : low.shape[2], : low.shape[3]]
 
 
@@ -524,6 +555,7 @@ class FlowCodec(nn.Module):
     def __init__(self, config: CodecConfig) -> None:
         super().__init__()
         self.config = config
+        self.positions: int | None = None
         self.levels, self.priors = nn.ModuleList(), nn.ModuleList()
         affine = config.coupling == "affine"
         for depth, (pairs, hidden, width) in enumerate(
@@ -561,8 +593,9 @@ class FlowCodec(nn.Module):
     def set_positions(self, positions: int | None) -> None:
         """Evaluate networks in strips of about this many positions (None: whole maps). Changes memory, no result."""
         for module in self.modules():
-            if isinstance(module, (Lifting, Prior)):
+            if isinstance(module, (Lifting, Level, Prior)):
                 module.positions = positions
+        self.positions = positions
 
     def steps(self, level: int, step: Tensor, t: Tensor) -> Tensor:
         """Quantiser step of each channel of a latent in grey levels, ``(N, C, 1, 1)``; ``level`` L is the top."""
@@ -572,7 +605,7 @@ class FlowCodec(nn.Module):
 
     def analyse(self, x: Tensor, t: Tensor, grey: bool = False) -> list[Tensor]:
         """T^-1: grey levels ``(N, 3, H, W)`` -> latents [z_0, ..., z_L] in grey levels, the finest first."""
-        latents, h = [], to_colours(x)
+        latents, h = [], by_rows(to_colours, x, 0, self.positions)
         if grey:
             h[:, 1:] = 0
         for level in self.levels:
@@ -608,7 +641,8 @@ class FlowCodec(nn.Module):
                 values = self.priors[level].predict(low, per_step, t)
             values = torch.cat([low, values * self.steps(level, step, t)], 1)
             low = self.levels[level].inverse(values, t, halved(size, level), grey)[0]
-        return to_rgb(low)
+            del values
+        return by_rows(to_rgb, low, 0, self.positions)
 
     def forward(self, x: Tensor, step: Tensor, cut: int | None = None, noise: bool = True) -> Estimate:
         """Estimated rate and both reconstructions.

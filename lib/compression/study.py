@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from lib import config as configs
-from lib import data, metrics
+from lib import data, metrics, paths
 from lib.checkpoints import evaluate_or_load
 from lib.compression import baselines, evaluate
 from lib.compression.baselines import Baseline
@@ -25,6 +25,7 @@ from lib.compression.bitstream import unpack
 from lib.compression.codec import Codec
 from lib.compression.config import ChapterConfig
 from lib.compression.tasks import data_identity, held_out
+from lib.errors import UserError
 
 # The middle (height, width) of each held-out photo; MS-SSIM needs more than 160 pixels.
 CUTS = {"middles": (256, 384), "crops": (192, 192)}
@@ -159,10 +160,35 @@ def levels(
     return evaluate_or_load(name, decides, compute, package="compression", recompute=recompute, ship=ship)[0]
 
 
-def nearest_file(points: pd.DataFrame, codec: str, image: str, size: int) -> float:
-    """The quality at which ``codec`` writes ``image`` in a size closest to ``size`` bytes (rows of `curves`)."""
-    rows = points[(points["codec"] == codec) & (points["image"] == image)]
-    return float(rows.loc[np.log(rows["bytes"] / size).abs().idxmin(), "quality"])
+def quality_for(points: pd.DataFrame, codec: str, image: str, size: int) -> float:
+    """The quality at which ``codec`` writes ``image`` in about ``size`` bytes, read off its curve (rows of `curves`).
+
+    Between two measured qualities it is interpolated over the logarithm of the size, beyond them it is the last one.
+    Whole where all measured qualities are, as those of JPEG, of a quantiser's parameter or of a list of models.
+    """
+    rows = points[(points["codec"] == codec) & (points["image"] == image)].sort_values("bytes")
+    quality = float(np.interp(np.log(size), np.log(rows["bytes"]), rows["quality"]))
+    return float(round(quality)) if (rows["quality"] % 1 == 0).all() else quality
+
+
+def cost() -> pd.DataFrame:
+    """Speed, multiplications, parameters and memory of our codec and of CompressAI's, as measured by
+    `benchmarks.compression`.
+
+    It is the table of the repository whatever the preset: how long something takes is not measured again beside a run.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    try:
+        table = pd.read_csv(paths.ROOT / "figures" / "performance" / "compression.csv")
+        if table.empty or table.isna().any(axis=None):
+            raise ValueError
+    except (OSError, ValueError):
+        raise UserError(
+            "figures/performance/compression.csv is missing or damaged; run python -m benchmarks.compression"
+        ) from None
+    return table
 
 
 def published(*, recompute: bool = False, ship: bool = False) -> pd.DataFrame:
