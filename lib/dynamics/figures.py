@@ -90,7 +90,7 @@ def training(logs: Mapping[str, pd.DataFrame]) -> Drawing:
     return fig, panels
 
 
-def tiles(grid: np.ndarray, *, title: str, tile: float = 0.62, corner: bool = True) -> Figure:
+def tiles(grid: np.ndarray, *, title: str, tile: float = 0.53, corner: bool = True) -> Figure:
     """A `study.swap_grid` as picture: frames that codes come from are outlined."""
     rows, columns = grid.shape[:2]
     images = [None if corner and r == c == 0 else grid[r, c] for r in range(rows) for c in range(columns)]
