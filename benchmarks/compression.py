@@ -7,9 +7,9 @@ arithmetic does not depend (their entropy coder has an easy time). Writes ``figu
 medians over the rounds, multiplications of all convolutions, and the peak memory of a process, libraries included, that
 encodes and decodes one photo. Records the two speed claims of chapter 5.
 
-``--largest`` writes ``figures/performance/compression_largest.csv`` instead: seconds, those of all threads together,
-and peak memory, libraries included, of a process that encodes 4096 x 4096 pixels and of one that decodes them. The
-image repeats a photograph that clips, so that the encoder searches long for symbols that stay.
+``--largest`` writes ``figures/performance/compression_largest.csv`` instead: seconds of all threads together, and peak
+memory, libraries included, of a process that encodes 4096 x 4096 pixels and of one that decodes them. The image repeats
+a photograph that clips, so that the encoder searches long for symbols that stay.
 """
 
 from __future__ import annotations
@@ -113,13 +113,12 @@ def largest() -> np.ndarray:
 
 
 def print_step(step: str, path: Path, arguments: argparse.Namespace) -> None:
-    """Seconds and memory of encoding `largest` to a file, or of decoding that."""
+    """Processor seconds and memory of encoding `largest` to a file, or of decoding that."""
     codec = compression.load(arguments.preset)
     source = largest() if step == "encode" else path.read_bytes()
-    start, before = time.perf_counter(), time.process_time()
+    before = time.process_time()
     result = codec.compress(source, arguments.quality) if step == "encode" else codec.decompress(source)
-    row = {f"{step} seconds": time.perf_counter() - start, f"{step} CPU seconds": time.process_time() - before}
-    row[f"{step} peak memory MB"] = peak()
+    row = {f"{step} CPU seconds": time.process_time() - before, f"{step} peak memory MB": peak()}
     if step == "encode":
         path.write_bytes(result)
         row["bytes"] = len(result)
