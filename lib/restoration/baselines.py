@@ -30,7 +30,7 @@ def bm3d(observation: Observation) -> Tensor:
     """BM3D (Dabov et al. 2007) by its authors' package; colour images in their opponent space.
 
     Raises:
-        UserError: the package, a benchmark extra, is not installed.
+        UserError: the package is not installed; it is not pinned, since its licence forbids commercial use.
     """
     try:
         import bm3d as package
