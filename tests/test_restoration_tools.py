@@ -252,7 +252,7 @@ def test_every_degradation_has_a_search(small, name):
     x = smooth(1, height=16, width=24)
     observation = degrade(x, draw())
     assert evaluate.flow(small.prior)(observation, x, draw()).shape == x.shape
-    assert np.isfinite(evaluate.quality(x, evaluate._shown(observation))["psnr"])
+    assert np.isfinite(evaluate.quality(x, evaluate.shown(observation))["psnr"])
     if name in evaluate.DEGRADATIONS:
         assert evaluate.dip_recipe(name) in dip.RECIPES and evaluate.classical(name)
 

@@ -2,15 +2,11 @@
 
     python -m lib.dynamics.study --preset laptop            # whatever is missing, into runs/tables/dynamics
     python -m lib.dynamics.study --preset laptop --ship     # into checkpoints/dynamics
-
-Pictures are stored like tables: one row a tile, the tile as a PNG in base64.
 """
 
 from __future__ import annotations
 
 import argparse
-import base64
-import io
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -22,9 +18,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from lib import checkpoints
+from lib import checkpoints, studies
 from lib import config as configs
-from lib.checkpoints import Provenance, evaluate_or_load, task_hash, train_or_load
+from lib.checkpoints import evaluate_or_load
 from lib.data import sprites as sprite_data
 from lib.dynamics import evaluate, faces
 from lib.dynamics.baselines import PlainVAE
@@ -33,6 +29,7 @@ from lib.dynamics.evaluate import Clips, SplitVAE
 from lib.dynamics.model import DisentanglingModel
 from lib.dynamics.sources import SpriteSets, as_frames
 from lib.dynamics.tasks import FOLDS, MODELS, make
+from lib.studies import from_rows, to_images, to_rows
 
 METHODS = {"sprites": "unordered sets (ours)", "ordered": "ordered baseline (DSVAE)"}
 """Models of the comparison on sprites and their names in tables."""
@@ -61,34 +58,6 @@ def quoted() -> pd.DataFrame:
 # ------------------------------------------------------------------------------------------------------------ pictures
 
 
-def to_rows(images: np.ndarray) -> pd.DataFrame:
-    """Tiles uint8 ``(R, K, H, W, 3)`` as a table: row, column, png (base64)."""
-    from PIL import Image
-
-    rows = []
-    for (row, column), _ in np.ndenumerate(np.empty(images.shape[:2])):
-        buffer = io.BytesIO()
-        Image.fromarray(images[row, column]).save(buffer, "PNG", optimize=True)
-        rows.append({"row": row, "column": column, "png": base64.b64encode(buffer.getvalue()).decode("ascii")})
-    return pd.DataFrame(rows)
-
-
-def from_rows(frame: pd.DataFrame) -> np.ndarray:
-    """The inverse of `to_rows`."""
-    from PIL import Image
-
-    tiles = [np.array(Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")) for png in frame["png"]]
-    shape = (int(frame["row"].max()) + 1, int(frame["column"].max()) + 1)
-    return np.array(tiles).reshape(*shape, *tiles[0].shape)
-
-
-def to_images(frames: Tensor) -> np.ndarray:
-    """Frames ``(..., C, H, W)`` in [0, 1] as uint8 ``(..., H, W, 3)``."""
-    frames = frames.movedim(-3, -1)
-    frames = frames.expand(*frames.shape[:-1], 3)
-    return (frames.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
-
-
 @torch.no_grad()
 def swap_grid(model: evaluate.TwoCodes, static: Tensor, dynamic: Tensor, time: int = 0) -> np.ndarray:
     """Static code of the row, dynamics of the column: uint8 tiles ``(N + 1, M + 1, 64, 64, 3)``.
@@ -112,28 +81,12 @@ def swap_grid(model: evaluate.TwoCodes, static: Tensor, dynamic: Tensor, time: i
     return tiles
 
 
-class Models:
-    """Every model of a preset, trained or loaded when it is first needed.
+class Models(studies.Models):
+    """Every model of a preset: `lib.studies.Models` of `MODELS`."""
 
-    What is measured with a model is stored under its hash, and the hash is known without its weights; so those that
-    only serve a comparison need not ship.
-    """
-
-    def __init__(self, settings: DynamicsConfig, seed: int = 0, *, device: str = "auto", retrain: bool = False) -> None:
-        self.settings, self.device, self.retrain = settings, device, retrain
-        self.tasks = {name: make(name, settings, seed) for name in MODELS}
-        self.runs: dict[str, Provenance] = {}
-
-    def hashes(self, *names: str) -> dict[str, str]:
-        """Hash of everything that decides each model, by its name."""
-        return {name: task_hash(self.tasks[name]) for name in names}
-
-    def __getitem__(self, name: str):
-        """The trained network, on the CPU, in evaluation mode."""
-        if name not in self.runs:
-            self.runs[name] = train_or_load(self.tasks[name], retrain=self.retrain, device=self.device)
-            self.tasks[name].cpu().eval()
-        return self.tasks[name].model
+    def __init__(self, settings: DynamicsConfig, seed: int = 0, **options) -> None:
+        super().__init__({name: make(name, settings, seed) for name in MODELS}, **options)
+        self.settings = settings
 
 
 # ------------------------------------------------------------------------------------------------------------- sprites

@@ -76,6 +76,7 @@ class ImagePriorConfig(Config):
 
     iterations: float = Field(gt=0, le=1, description="share of the published number of iterations")
     width: float = Field(gt=0, le=1, description="share of the published channels")
+    images: int = Field(ge=1, description="how many of the test images, at the first seed: it is slow")
     exponential: float = Field(0.99, ge=0, lt=1, description="memory of the averaged output")
     check_every: int = Field(25, gt=0, description="iterations between looks for the oracle stop")
 
@@ -89,6 +90,7 @@ class ChapterConfig(Config):
     seeds: int = Field(ge=1, le=20, description="draws of each degradation in the table")
     side: int = Field(ge=16, description="photographs are cropped to this side in the table")
     perceptual: bool = Field(description="measure LPIPS, too")
+    bm3d: bool = Field(description="measure BM3D, too: its package forbids commercial use, so it is not among the pins")
     dip: ImagePriorConfig
     priors: dict[DataSet, PriorConfig] = Field(min_length=4, description="the prior of each data set")
     ablation_plain: PlainConfig

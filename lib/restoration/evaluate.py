@@ -91,11 +91,11 @@ def deep_image_prior(degradation: str, config: ImagePriorConfig) -> Method:
     return method
 
 
-def classical(degradation: str) -> dict[str, Method]:
-    """The classical methods that are made for a degradation of `DEGRADATIONS`."""
+def classical(degradation: str, bm3d: bool = True) -> dict[str, Method]:
+    """The classical methods that are made for a degradation of `DEGRADATIONS`, BM3D where it is asked for."""
     if degradation.startswith("noise"):
-        chosen = {
-            "BM3D": baselines.bm3d,
+        chosen = {"BM3D": baselines.bm3d} if bm3d else {}
+        chosen |= {
             "non-local means": baselines.non_local_means,
             "total variation": baselines.total_variation,
         }
@@ -132,7 +132,7 @@ def compare(
     for number, (name, truth) in enumerate(images):
         for seed in range(seeds):
             observation = degrade(truth, seed_of(seed, number))
-            found: dict[str, tuple[Tensor, float]] = {"input": (_shown(observation), 0.0)}
+            found: dict[str, tuple[Tensor, float]] = {"input": (shown(observation), 0.0)}
             for label, method in methods.items():
                 begin = time.perf_counter()
                 result = method(observation, truth, seed_of(seed, 10_000 + number))
@@ -144,7 +144,7 @@ def compare(
     return pd.DataFrame(rows)
 
 
-def _shown(observation: Observation) -> Tensor:
+def shown(observation: Observation) -> Tensor:
     """The degraded image at the size of the clean one; lost pixels stay black, as in the file."""
     if isinstance(observation, (Masked, Compressed)) or observation.start.shape == observation.y.shape:
         return observation.y

@@ -1,0 +1,416 @@
+"""What chapter 4 measures that takes long or needs data that no package carries: computed once, then loaded.
+
+python -m lib.restoration.study --preset laptop                     # whatever is missing, into runs/tables
+python -m lib.restoration.study --preset laptop --ship              # into checkpoints/restoration
+python -m lib.restoration.study --preset laptop --only cifar10 map  # some of it: side by side on several cores
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from lib import config as configs
+from lib import data, metrics, studies
+from lib.checkpoints import evaluate_or_load
+from lib.errors import UserError
+from lib.restoration import baselines, degradations, evaluate, images, solve
+from lib.restoration.config import ChapterConfig
+from lib.restoration.degradations import Observation
+from lib.restoration.evaluate import DEGRADATIONS, EXTENSIONS
+from lib.restoration.solve import Schedule, Search
+from lib.restoration.tasks import MODELS, PLAIN_ABLATIONS, make
+from lib.studies import from_rows, to_images, to_rows
+
+TITLES = {"mnist": "MNIST", "cifar10": "CIFAR-10", "faces": "faces (London)", "photos": "photographs"}
+OURS = "flow prior"
+GRID = ("noise 25", "JPEG 10", "random pixels", "box", "text")
+"""Degradations of the picture grids."""
+VARIANTS = {
+    "plain": "plain flow",
+    "additive": "additive couplings",
+    "image_noise": "image-noise loss",
+    "latent_noise": "latent-noise loss",
+    "auto_encoder": "auto-encoder loss",
+    "all_losses": "all three losses",
+}
+"""Flows of clean images in the ablation, and their names in tables."""
+ABLATED = ("noise 15", "noise 25", "JPEG 10", "random pixels")
+WEIGHTS = (0.3, 1.0, 3.0)
+"""lambda of the thesis' search: the best for each degradation is reported, which favours it."""
+MAP = Search(steps=60, lr=0.03)
+SIGMA_FACES = 25.5  # grey levels: a tenth of the range, as GlowIP's faces
+
+
+def stored(name: str, decides: Mapping, function: Callable[[], pd.DataFrame], **options) -> pd.DataFrame:
+    """`lib.checkpoints.evaluate_or_load` of this chapter; ``options``: recompute, ship."""
+    return evaluate_or_load(name, dict(decides), function, package="restoration", **options)[0]
+
+
+class Models(studies.Models):
+    """Every model of a preset: `lib.studies.Models` of `MODELS`."""
+
+    def __init__(self, settings: ChapterConfig, seed: int = 0, **options) -> None:
+        super().__init__({name: make(name, settings, seed) for name in MODELS}, **options)
+        self.settings = settings
+
+
+def _key(search: Any) -> dict:
+    return {name: value for name, value in vars(search).items() if value is not None}
+
+
+class Study:
+    """Measurements of a preset."""
+
+    def __init__(self, models: Models) -> None:
+        self.models, self.settings = models, models.settings
+
+    # ---------------------------------------------------------------------------------------------------- the table
+
+    def test_name(self, data_set: str) -> str:
+        """Where test images come from: Kodak, or the held-out photographs where only embedded sets are used."""
+        if data_set != "photos":
+            return data_set
+        return "held-out" if self.settings.training_set == "embedded" else "kodak"
+
+    def test_set(self, data_set: str, count: int | None = None) -> list[tuple[str, Tensor]]:
+        """Test images of the table (`images.test_set`)."""
+        return images.test_set(self.test_name(data_set), count or self.settings.images, self.settings.side)
+
+    def _decides(self, data_set: str, *models: str, **more) -> dict:
+        source = self.test_name(data_set)
+        sets = {"faces": "london512", "held-out": "photos-skimage"}
+        found = {"images": self.settings.images, "side": self.settings.side if data_set == "photos" else 0}
+        return {"data": data.identity(sets.get(source, source)), **found, **self.models.hashes(*models), **more}
+
+    def _lpips(self) -> metrics.Lpips | None:
+        return metrics.Lpips() if self.settings.perceptual else None
+
+    def cell(self, data_set: str, degradation: str, **options) -> pd.DataFrame:
+        """Every method on one data set and degradation.
+
+        Returns:
+            one row a method: means of psnr, ssim, lpips and seconds over all images and seeds, psnr_spread over seeds,
+            n, and ``psnr_dip``, ``seconds_dip``: the means over the images that deep image prior was fitted to.
+        """
+        settings = self.settings
+
+        def compute() -> pd.DataFrame:
+            found, degrade = self.test_set(data_set), DEGRADATIONS[degradation]
+            lpips = self._lpips()
+            quick = {OURS: evaluate.flow(self.models[data_set]), **evaluate.classical(degradation, settings.bm3d)}
+            slow = {"DIP": evaluate.deep_image_prior(degradation, settings.dip)}
+            rows = evaluate.compare(found, degrade, quick, settings.seeds, lpips)
+            fitted = evaluate.compare(found[: settings.dip.images], degrade, slow, 1, lpips)
+            fitted = fitted[fitted["method"] != "input"]
+            rows = pd.concat([rows, fitted], ignore_index=True)
+            shared = rows[(rows["seed"] == 0) & rows["image"].isin(fitted["image"].unique())]
+            means = shared.groupby("method")[["psnr", "seconds"]].mean()
+            table = evaluate.summary(rows)
+            table["psnr_dip"], table["seconds_dip"] = (table["method"].map(means[name]) for name in ("psnr", "seconds"))
+            return table
+
+        decides = self._decides(
+            data_set,
+            data_set,
+            degradation=degradation,
+            seeds=settings.seeds,
+            perceptual=settings.perceptual,
+            bm3d=settings.bm3d,
+        )
+        name = f"table_{data_set}_{degradation}".replace(" ", "_")
+        frame = stored(name, {**decides, "dip": settings.dip.model_dump()}, compute, **options)
+        return pd.concat([pd.DataFrame({"data_set": data_set, "degradation": degradation}, frame.index), frame], axis=1)
+
+    def table(self, data_set: str, **options) -> pd.DataFrame:
+        """`cell` of all degradations."""
+        return pd.concat([self.cell(data_set, name, **options) for name in DEGRADATIONS], ignore_index=True)
+
+    def extensions(self, **options) -> pd.DataFrame:
+        """Mixtures and half the size, on photographs: one row a degradation and method."""
+
+        def compute() -> pd.DataFrame:
+            found, rows = self.test_set("photos"), []
+            methods = {OURS: evaluate.flow(self.models["photos"])}
+            for name, degrade in EXTENSIONS.items():
+                part = evaluate.compare(found, degrade, methods, 1, self._lpips())
+                rows.append(part.assign(degradation=name))
+            return evaluate.summary(pd.concat(rows))
+
+        return stored("extensions", self._decides("photos", "photos"), compute, **options)
+
+    def noisy_faces(self, **options) -> pd.DataFrame:
+        """Aligned faces with noise of a tenth of the range, the setting of GlowIP."""
+
+        def compute() -> pd.DataFrame:
+            methods = {OURS: evaluate.flow(self.models["faces"])} | (
+                {"BM3D": baselines.bm3d} if self.settings.bm3d else {}
+            )
+            rows = evaluate.compare(
+                self.test_set("faces", 24),
+                lambda x, g: degradations.noise(x, SIGMA_FACES, g),
+                methods,
+                self.settings.seeds,
+            )
+            return evaluate.summary(rows)
+
+        return stored("noisy_faces", self._decides("faces", "faces", sigma=SIGMA_FACES), compute, **options)
+
+    def grid(self, data_set: str, **options) -> tuple[np.ndarray, list[str]]:
+        """Pictures of `GRID`, one degradation a row: input, DIP at its fixed stop, flow, truth; and PSNR of each.
+
+        Returns:
+            uint8 tiles ``(5, 4, S, S, 3)``, and the PSNR in dB of every tile as text ("" for the truth).
+        """
+
+        def restored() -> tuple[list[list[Tensor]], list[list[float]]]:
+            tiles, scores = [], []
+            found = self.test_set(data_set)
+            for row, name in enumerate(GRID):
+                _, truth = found[(3 * row + 1) % len(found)]
+                seen = DEGRADATIONS[name](truth, evaluate.seed_of(0, row))
+                fitted = evaluate.deep_image_prior(name, self.settings.dip)(seen, truth, evaluate.seed_of(1, row))
+                ours = solve.restore(self.models[data_set], seen).image
+                shown = [evaluate.shown(seen), fitted["DIP (fixed stop)"][0], ours, truth]
+                tiles.append([image[0] for image in shown])
+                scores.append([evaluate.quality(truth, image)["psnr"] for image in shown])
+            return tiles, scores
+
+        def compute() -> pd.DataFrame:
+            tiles, scores = restored()
+            pictures = np.array([[to_images(tile) for tile in row] for row in tiles])
+            return to_rows(pictures).assign(psnr=np.ravel(scores))
+
+        decides = self._decides(data_set, data_set, dip=self.settings.dip.model_dump(), rows=GRID)
+        frame = stored(f"grid_{data_set}", decides, compute, **options)
+        texts = [f"{value:.1f} dB" if value < 99 else "" for value in frame["psnr"]]
+        return from_rows(frame), texts
+
+    # ------------------------------------------------------------------------------------- what the search is made of
+
+    def _batch(self, degradation: str) -> tuple[Tensor, Observation]:
+        """All test images of CIFAR-10 at once, clean and degraded."""
+        truth = torch.cat([image for _, image in self.test_set("cifar10")])
+        return truth, DEGRADATIONS[degradation](truth, evaluate.seed_of(0, 0))
+
+    @staticmethod
+    def _psnr(truth: Tensor, found: Tensor) -> float:
+        return float(metrics.psnr(truth, metrics.round8(found.nan_to_num(0.5))).clamp(max=100).mean())
+
+    def searched(self, model: str, degradation: str, search: Search) -> dict[str, Any]:
+        """Mean PSNR of a `solve.map_search` over the test images, and why it ended."""
+        truth, seen = self._batch(degradation)
+        begin = time.perf_counter()
+        found = solve.map_search(self.models[model], seen, search, generator=evaluate.seed_of(0, 1))
+        seconds = (time.perf_counter() - begin) / len(truth)
+        return {"psnr": self._psnr(truth, found.image), "seconds": seconds, "stopped": found.stopped}
+
+    def ablation(self, **options) -> pd.DataFrame:
+        """The thesis' search with every plain flow, then what makes it work, step by step: one row each."""
+
+        def best(title: str, model: str, make_search: Callable[[float], Search]) -> dict:
+            row = {"method": title}
+            for name in ABLATED:
+                tried = [self.searched(model, name, make_search(weight))["psnr"] for weight in WEIGHTS]
+                row[name] = max(tried)
+                row[f"lambda {name}"] = WEIGHTS[int(np.argmax(tried))]
+            return row
+
+        def simple(title: str, function: Callable[[Observation], Tensor]) -> dict:
+            row = {"method": title}
+            for name in ABLATED:
+                truth, seen = self._batch(name)
+                row[name] = self._psnr(truth, function(seen))
+            return row
+
+        def compute() -> pd.DataFrame:
+            rows = [simple("degraded image", evaluate.shown)]
+            for variant, title in VARIANTS.items():
+                rows.append(best(f"MAP, {title}", f"ablation_{variant}", lambda w: replace(MAP, weight=w)))
+            plain = self.models["ablation_plain"]
+            rows.append(
+                simple("GlowIP: |z| from z = 0, L-BFGS", lambda seen: baselines.glow_ip(plain, seen, gamma=1.0))
+            )
+            for model, title in (("ablation_likelihood", "by likelihood"), ("ablation_score", "by score matching")):
+                rows.append(
+                    best(f"MAP, prior at one noise level, {title}", model, lambda w: replace(MAP, weight=w, sigma=5.0))
+                )
+                rows.append(
+                    best(
+                        f"MAP, noise level falls, {title}",
+                        model,
+                        lambda w: replace(MAP, weight=w, sigma=3.0, sigma_first=30.0),
+                    )
+                )
+                prior = self.models[model]
+                rows.append(
+                    simple(f"annealed steps, {title}", lambda seen, prior=prior: solve.restore(prior, seen).image)
+                )
+            prior = self.models["cifar10"]
+            rows.append(simple("annealed steps, the chapter's prior", lambda seen: solve.restore(prior, seen).image))
+            return pd.DataFrame(rows)
+
+        names = [f"ablation_{name}" for name in (*PLAIN_ABLATIONS, "likelihood", "score")]
+        decides = self._decides("cifar10", "cifar10", *names, search=_key(MAP), weights=WEIGHTS)
+        return stored("ablation", decides, compute, **options)
+
+    def starts(self, **options) -> pd.DataFrame:
+        """Where the search begins, and whether it moves latents or pixels: PSNR by start and space, random pixels."""
+
+        def compute() -> pd.DataFrame:
+            rows = []
+            for model, title in (("ablation_plain", "plain flow"), ("cifar10", "noise-conditioned flow")):
+                for space, variable in (("z", "latents"), ("x", "pixels")):
+                    for start in ("degraded", "zero", "random"):
+                        search = replace(MAP, start=start, space=space)
+                        if model == "cifar10":
+                            search = replace(search, sigma=3.0, sigma_first=30.0)
+                        if space == "x":
+                            search = replace(search, lr=0.01)
+                        row = {"prior": title, "moves": variable, "start": start}
+                        for name in ("noise 15", "random pixels"):
+                            found = self.searched(model, name, search)
+                            row[name] = found["psnr"]
+                            row[f"stopped {name}"] = found["stopped"]
+                        rows.append(row)
+            return pd.DataFrame(rows)
+
+        decides = self._decides("cifar10", "cifar10", "ablation_plain", search=_key(MAP))
+        return stored("starts", decides, compute, **options)
+
+    def sweep(self, **options) -> pd.DataFrame:
+        """PSNR over the weight lambda of the data term, noise 15 and 25, three priors."""
+        weights = [float(weight) for weight in np.round(np.geomspace(0.1, 10, 7), 3)]
+
+        def compute() -> pd.DataFrame:
+            rows = []
+            for model, title, change in (
+                ("ablation_plain", "plain flow", {}),
+                ("ablation_all_losses", "plain flow, all three losses", {}),
+                ("cifar10", "noise level falls", {"sigma": 3.0, "sigma_first": 30.0}),
+            ):
+                for weight in weights:
+                    row = {"prior": title, "lambda": weight}
+                    for name in ("noise 15", "noise 25"):
+                        row[name] = self.searched(model, name, replace(MAP, weight=weight, **change))["psnr"]
+                    rows.append(row)
+            return pd.DataFrame(rows)
+
+        models = ("cifar10", "ablation_plain", "ablation_all_losses")
+        return stored("sweep", self._decides("cifar10", *models, search=_key(MAP), weights=weights), compute, **options)
+
+    def posterior(self, **options) -> pd.DataFrame:
+        """Mode, annealed search, one sample and the mean of several: PSNR, and how much detail they keep."""
+        draws = 8
+
+        def compute() -> pd.DataFrame:
+            prior, rows = self.models["cifar10"], []
+            for name in ("random pixels", "box"):
+                truth, seen = self._batch(name)
+                schedule = Schedule(max(25.0, 255 * seen.sigma), max(2.0, 255 * seen.sigma), 24)
+                mode = solve.map_search(prior, seen, replace(MAP, sigma=3.0, sigma_first=30.0)).image
+                mean, samples = solve.sample(prior, seen, schedule, draws, evaluate.seed_of(0, 2))
+                found = {
+                    "mode (MAP in z)": mode,
+                    "annealed search": solve.restore(prior, seen).image,
+                    "one sample": samples[0],
+                    f"mean of {draws} samples": mean,
+                }
+                lost = seen.mask
+                for title, image in found.items():
+                    ratio = detail(image, lost) / detail(truth, lost)
+                    psnr = self._psnr(truth, image)
+                    rows.append({"degradation": name, "method": title, "psnr": psnr, "detail": 100 * float(ratio)})
+            return pd.DataFrame(rows)
+
+        decides = self._decides("cifar10", "cifar10", draws=draws, search=_key(MAP))
+        return stored("posterior", decides, compute, **options)
+
+    def cost(self, **options) -> pd.DataFrame:
+        """Seconds and peak memory of a process that restores one photograph, by its size and task."""
+
+        def compute() -> pd.DataFrame:
+            context, rows = multiprocessing.get_context("spawn"), []
+            for width, height in ((128, 128), (256, 256), (768, 512), (1536, 1024)):
+                for work in ("denoise", "deblock", "inpaint"):
+                    if work == "inpaint" and width > 768:
+                        continue
+                    with context.Pool(1) as pool:
+                        seconds, megabytes = pool.apply(_measured, (self.models, work, width, height))
+                    rows.append({"task": work, "width": width, "height": height, "seconds": seconds, "MB": megabytes})
+            return pd.DataFrame(rows)
+
+        return stored("cost", self.models.hashes("photos"), compute, **options)
+
+
+def detail(x: Tensor, where: Tensor) -> Tensor:
+    """Mean size of the differences between neighbouring pixels at the places ``where`` ``(N, 1, H, W)`` is 1."""
+    across = (x[..., 1:] - x[..., :-1]).abs().mean(1, keepdim=True)
+    down = (x[..., 1:, :] - x[..., :-1, :]).abs().mean(1, keepdim=True)
+    here, below = where[..., 1:], where[..., 1:, :]
+    return ((across * here).sum() + (down * below).sum()) / (here.sum() + below.sum())
+
+
+def _measured(models: Models, work: str, width: int, height: int) -> tuple[float, float]:
+    """In a process of its own: seconds of the restoration, peak memory in MB."""
+    import resource
+
+    torch.set_num_threads(1)
+    prior = models["photos"]
+    _, image = next(pair for pair in images.held_out() if min(pair[1].shape[:2]) >= 256)
+    tiled = np.tile(image, (-(-height // image.shape[0]), -(-width // image.shape[1]), 1))[:height, :width]
+    x = torch.from_numpy(tiled.copy()).permute(2, 0, 1)[None].float() / 255
+    degrade = {"denoise": "noise 25", "deblock": "JPEG 10", "inpaint": "text"}[work]
+    seen = DEGRADATIONS[degrade](x, evaluate.seed_of(0, 0))
+    begin = time.perf_counter()
+    solve.restore(prior, seen)
+    return time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def measures(study: Study) -> dict[str, Callable[..., Any]]:
+    """Everything that is stored, by the name that ``--only`` takes."""
+    found: dict[str, Callable[..., Any]] = {}
+    for name in study.settings.data_sets:
+        found[name] = lambda name=name, **options: study.table(name, **options)
+        found[f"grid_{name}"] = lambda name=name, **options: study.grid(name, **options)
+    found |= {
+        "map": study.ablation,
+        "starts": study.starts,
+        "sweep": study.sweep,
+        "posterior": study.posterior,
+        "extensions": study.extensions,
+        "cost": study.cost,
+    }
+    if "faces" in study.settings.data_sets:
+        found["noisy_faces"] = study.noisy_faces
+    return found
+
+
+def main() -> None:
+    """Compute and store what is missing."""
+    parser = argparse.ArgumentParser(prog="python -m lib.restoration.study", description=__doc__.split("\n")[0])
+    parser.add_argument("--preset", default="laptop")
+    parser.add_argument("--ship", action="store_true", help="store in checkpoints/ instead of runs/")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="some measures instead of all")
+    arguments = parser.parse_args()
+    study = Study(Models(configs.load("04_image_restoration", arguments.preset)))
+    known = measures(study)
+    for name in arguments.only or known:
+        if name not in known:
+            raise UserError(f"nothing is measured under {name!r}; known: {', '.join(known)}")
+        known[name](ship=arguments.ship)
+
+
+if __name__ == "__main__":
+    from lib.errors import command_line
+
+    command_line(main)
