@@ -172,9 +172,10 @@ def test_restorer_keeps_shape_and_known_pixels(small):
 # ----------------------------------------------------------------------------------------------------------- baselines
 
 
+@pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("method", [baselines.non_local_means, baselines.total_variation])
-def test_classical_denoisers_denoise(method):
-    x = smooth(2)
+def test_classical_denoisers_denoise(method, channels):
+    x = smooth(2)[:, :channels]
     observation = degradations.noise(x, 25, draw())
     assert psnr(method(observation), x) > psnr(observation.y, x) + 3
 
@@ -203,7 +204,8 @@ def test_glow_ip_starts_from_zero():
 
     flow = PlainFlow(3, (1, 1), (4, 4), "affine").train()
     flow.initialise(smooth(4))
-    observation = degradations.noise(smooth(1), 25, draw())
+    image = smooth(1).contiguous(memory_format=torch.channels_last)
+    observation = degradations.noise(image, 25, draw())
     found = baselines.glow_ip(flow.eval(), observation, gamma=1.0, steps=3)
     assert found.shape == observation.y.shape and torch.isfinite(found).all()
 

@@ -1,8 +1,8 @@
 """Chapter 5: lossy image compression with normalizing flows, as a codec that writes real files.
 
-    codec = load("laptop")
-    data = codec.compress(image, quality=50)        # uint8 (H, W, 3) -> bytes
-    image = codec.decompress(data)                  # all levels, or the coarser ones: levels=3
+codec = load("laptop")
+data = codec.compress(image, quality=50)        # uint8 (H, W, 3) -> bytes
+image = codec.decompress(data)                  # all levels, or the coarser ones: levels=3
 """
 
 from __future__ import annotations

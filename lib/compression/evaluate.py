@@ -39,9 +39,7 @@ def distortions(image: np.ndarray, decoded: np.ndarray, lpips: metrics.Lpips | N
     return values
 
 
-def rate_distortion(
-    codecs: Iterable[Baseline], images: Images, lpips: metrics.Lpips | None = None
-) -> pd.DataFrame:
+def rate_distortion(codecs: Iterable[Baseline], images: Images, lpips: metrics.Lpips | None = None) -> pd.DataFrame:
     """Every codec at all of its qualities on every image.
 
     Returns:
@@ -115,9 +113,7 @@ def bd_rate(anchor: pd.DataFrame, test: pd.DataFrame, low: float, high: float, m
     return float(bjontegaard.bd_rate(rates[0], grid, rates[1], grid, method="akima"))
 
 
-def generations(
-    codec: Baseline, images: Images, quality: float, count: int, flow: Codec | None = None
-) -> pd.DataFrame:
+def generations(codec: Baseline, images: Images, quality: float, count: int, flow: Codec | None = None) -> pd.DataFrame:
     """Encode, decode, encode the result, ...
 
     Args:

@@ -155,9 +155,7 @@ def rate_distortion(curves: pd.DataFrame, published: pd.DataFrame | None = None)
         draw(name, points, codecs["JPEG"], color=plt.get_cmap("Greys")(shade), linestyle="--", linewidth=1.1)
     _rate_axis(left)
     left.set(ylabel="PSNR (dB)", ylim=(24, 58), xlim=(0.08, 13), title="rate and distortion")
-    right.set(
-        xlabel="PSNR (dB)", ylabel="rate, % of JPEG's", ylim=(0, 130), xlim=(26, 50), title="bytes at equal PSNR"
-    )
+    right.set(xlabel="PSNR (dB)", ylabel="rate, % of JPEG's", ylim=(0, 130), xlim=(26, 50), title="bytes at equal PSNR")
     fig.legend(loc="outside lower center", ncols=4)
     return fig, {"curves": curves, **({} if published is None else {"published": published}),
                  "relative": pd.concat(relative).dropna()}  # fmt: skip

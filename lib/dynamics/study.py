@@ -1,7 +1,7 @@
 """What chapter 7 measures and shows on data that does not arrive in packages: computed once, then loaded.
 
-    python -m lib.dynamics.study --preset laptop            # whatever is missing, into runs/tables/dynamics
-    python -m lib.dynamics.study --preset laptop --ship     # into checkpoints/dynamics
+python -m lib.dynamics.study --preset laptop            # whatever is missing, into runs/tables/dynamics
+python -m lib.dynamics.study --preset laptop --ship     # into checkpoints/dynamics
 """
 
 from __future__ import annotations

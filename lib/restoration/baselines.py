@@ -52,9 +52,12 @@ def non_local_means(observation: Observation) -> Tensor:
     sigma = observation.sigma
 
     def one(image: np.ndarray, _: int) -> np.ndarray:
-        return denoise_nl_means(
-            image, h=0.6 * sigma, sigma=sigma, fast_mode=True, patch_size=5, patch_distance=6, channel_axis=2
+        # grey images go in without their axis of channels: scikit-image loses it on the way
+        image, axis = (image, 2) if image.shape[2] > 1 else (image[:, :, 0], None)
+        found = denoise_nl_means(
+            image, h=0.6 * sigma, sigma=sigma, fast_mode=True, patch_size=5, patch_distance=6, channel_axis=axis
         )
+        return found if axis else found[:, :, None]
 
     return _each(observation, one)
 

@@ -89,6 +89,8 @@ class ChapterConfig(Config):
     images: int = Field(ge=1, le=500, description="test images of each data set in the table")
     seeds: int = Field(ge=1, le=20, description="draws of each degradation in the table")
     side: int = Field(ge=16, description="photographs are cropped to this side in the table")
+    map_steps: int = Field(ge=1, description="iterations of the thesis' search in the ablation")
+    cost_sizes: int = Field(ge=1, le=4, description="how many of the sizes time and memory are measured on")
     perceptual: bool = Field(description="measure LPIPS, too")
     bm3d: bool = Field(description="measure BM3D, too: its package forbids commercial use, so it is not among the pins")
     dip: ImagePriorConfig

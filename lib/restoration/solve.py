@@ -280,9 +280,10 @@ def map_search(
             latents = [torch.zeros_like(z) for z in latents]
         elif search.start == "random":
             latents = [torch.randn(z.shape, generator=generator).to(z.device) for z in latents]
-        variables = [z.clone() for z in latents]
+        # L-BFGS flattens gradients, which have the layout of what they belong to
+        variables = [z.clone(memory_format=torch.contiguous_format) for z in latents]
         if search.space == "x":
-            variables = [prior.inverse(latents, sigma_first)[0]]
+            variables = [prior.inverse(latents, sigma_first)[0].contiguous()]
     for variable in variables:
         variable.requires_grad_()
     parameters = [parameter for parameter in prior.parameters() if parameter.requires_grad]

@@ -47,7 +47,8 @@ VARIANTS = {
 ABLATED = ("noise 15", "noise 25", "JPEG 10", "random pixels")
 WEIGHTS = (0.3, 1.0, 3.0)
 """lambda of the thesis' search: the best for each degradation is reported, which favours it."""
-MAP = Search(steps=60, lr=0.03)
+COST_SIZES = ((128, 128), (256, 256), (768, 512), (1536, 1024))
+"""Width and height of the photographs that the cost is measured on."""
 SIGMA_FACES = 25.5  # grey levels: a tenth of the range, as GlowIP's faces
 
 
@@ -73,6 +74,7 @@ class Study:
 
     def __init__(self, models: Models) -> None:
         self.models, self.settings = models, models.settings
+        self.map = Search(steps=self.settings.map_steps, lr=0.03)
 
     # ---------------------------------------------------------------------------------------------------- the table
 
@@ -204,7 +206,7 @@ class Study:
 
     @staticmethod
     def _psnr(truth: Tensor, found: Tensor) -> float:
-        return float(metrics.psnr(truth, metrics.round8(found.nan_to_num(0.5))).clamp(max=100).mean())
+        return float(metrics.psnr(truth, metrics.round8(found.detach().nan_to_num(0.5))).clamp(max=100).mean())
 
     def searched(self, model: str, degradation: str, search: Search) -> dict[str, Any]:
         """Mean PSNR of a `solve.map_search` over the test images, and why it ended."""
@@ -235,20 +237,24 @@ class Study:
         def compute() -> pd.DataFrame:
             rows = [simple("degraded image", evaluate.shown)]
             for variant, title in VARIANTS.items():
-                rows.append(best(f"MAP, {title}", f"ablation_{variant}", lambda w: replace(MAP, weight=w)))
+                rows.append(best(f"MAP, {title}", f"ablation_{variant}", lambda w: replace(self.map, weight=w)))
             plain = self.models["ablation_plain"]
             rows.append(
                 simple("GlowIP: |z| from z = 0, L-BFGS", lambda seen: baselines.glow_ip(plain, seen, gamma=1.0))
             )
             for model, title in (("ablation_likelihood", "by likelihood"), ("ablation_score", "by score matching")):
                 rows.append(
-                    best(f"MAP, prior at one noise level, {title}", model, lambda w: replace(MAP, weight=w, sigma=5.0))
+                    best(
+                        f"MAP, prior at one noise level, {title}",
+                        model,
+                        lambda w: replace(self.map, weight=w, sigma=5.0),
+                    )
                 )
                 rows.append(
                     best(
                         f"MAP, noise level falls, {title}",
                         model,
-                        lambda w: replace(MAP, weight=w, sigma=3.0, sigma_first=30.0),
+                        lambda w: replace(self.map, weight=w, sigma=3.0, sigma_first=30.0),
                     )
                 )
                 prior = self.models[model]
@@ -260,7 +266,7 @@ class Study:
             return pd.DataFrame(rows)
 
         names = [f"ablation_{name}" for name in (*PLAIN_ABLATIONS, "likelihood", "score")]
-        decides = self._decides("cifar10", "cifar10", *names, search=_key(MAP), weights=WEIGHTS)
+        decides = self._decides("cifar10", "cifar10", *names, search=_key(self.map), weights=WEIGHTS)
         return stored("ablation", decides, compute, **options)
 
     def starts(self, **options) -> pd.DataFrame:
@@ -271,7 +277,7 @@ class Study:
             for model, title in (("ablation_plain", "plain flow"), ("cifar10", "noise-conditioned flow")):
                 for space, variable in (("z", "latents"), ("x", "pixels")):
                     for start in ("degraded", "zero", "random"):
-                        search = replace(MAP, start=start, space=space)
+                        search = replace(self.map, start=start, space=space)
                         if model == "cifar10":
                             search = replace(search, sigma=3.0, sigma_first=30.0)
                         if space == "x":
@@ -284,7 +290,7 @@ class Study:
                         rows.append(row)
             return pd.DataFrame(rows)
 
-        decides = self._decides("cifar10", "cifar10", "ablation_plain", search=_key(MAP))
+        decides = self._decides("cifar10", "cifar10", "ablation_plain", search=_key(self.map))
         return stored("starts", decides, compute, **options)
 
     def sweep(self, **options) -> pd.DataFrame:
@@ -301,12 +307,14 @@ class Study:
                 for weight in weights:
                     row = {"prior": title, "lambda": weight}
                     for name in ("noise 15", "noise 25"):
-                        row[name] = self.searched(model, name, replace(MAP, weight=weight, **change))["psnr"]
+                        row[name] = self.searched(model, name, replace(self.map, weight=weight, **change))["psnr"]
                     rows.append(row)
             return pd.DataFrame(rows)
 
         models = ("cifar10", "ablation_plain", "ablation_all_losses")
-        return stored("sweep", self._decides("cifar10", *models, search=_key(MAP), weights=weights), compute, **options)
+        return stored(
+            "sweep", self._decides("cifar10", *models, search=_key(self.map), weights=weights), compute, **options
+        )
 
     def posterior(self, **options) -> pd.DataFrame:
         """Mode, annealed search, one sample and the mean of several: PSNR, and how much detail they keep."""
@@ -317,7 +325,7 @@ class Study:
             for name in ("random pixels", "box"):
                 truth, seen = self._batch(name)
                 schedule = Schedule(max(25.0, 255 * seen.sigma), max(2.0, 255 * seen.sigma), 24)
-                mode = solve.map_search(prior, seen, replace(MAP, sigma=3.0, sigma_first=30.0)).image
+                mode = solve.map_search(prior, seen, replace(self.map, sigma=3.0, sigma_first=30.0)).image
                 mean, samples = solve.sample(prior, seen, schedule, draws, evaluate.seed_of(0, 2))
                 found = {
                     "mode (MAP in z)": mode,
@@ -332,7 +340,7 @@ class Study:
                     rows.append({"degradation": name, "method": title, "psnr": psnr, "detail": 100 * float(ratio)})
             return pd.DataFrame(rows)
 
-        decides = self._decides("cifar10", "cifar10", draws=draws, search=_key(MAP))
+        decides = self._decides("cifar10", "cifar10", draws=draws, search=_key(self.map))
         return stored("posterior", decides, compute, **options)
 
     def cost(self, **options) -> pd.DataFrame:
@@ -340,7 +348,7 @@ class Study:
 
         def compute() -> pd.DataFrame:
             context, rows = multiprocessing.get_context("spawn"), []
-            for width, height in ((128, 128), (256, 256), (768, 512), (1536, 1024)):
+            for width, height in COST_SIZES[: self.settings.cost_sizes]:
                 for work in ("denoise", "deblock", "inpaint"):
                     if work == "inpaint" and width > 768:
                         continue
@@ -349,7 +357,7 @@ class Study:
                     rows.append({"task": work, "width": width, "height": height, "seconds": seconds, "MB": megabytes})
             return pd.DataFrame(rows)
 
-        return stored("cost", self.models.hashes("photos"), compute, **options)
+        return stored("cost", self.models.hashes("photos") | {"sizes": self.settings.cost_sizes}, compute, **options)
 
 
 def detail(x: Tensor, where: Tensor) -> Tensor:
