@@ -106,13 +106,16 @@ def path(result: solve.Result, truth: Tensor, shown: Sequence[int]) -> tuple[Fig
             "psnr": values,
         }
     )
-    fig, (left, right) = plt.subplots(1, 2, figsize=plotting.size(2.2))
-    left.plot(frame["step"], frame["data term"], color=COLOURS["noise"], label="$d(T(z), y)$")
-    left.plot(frame["step"], frame["prior term"], color=COLOURS["flow"], label="$-\\log p(T(z))$")
-    left.set(xlabel="step", ylabel="nats per dimension", title="both terms of the objective")
-    left.legend()
-    right.plot(frame["step"], frame["psnr"], color=INK)
-    right.set(xlabel="step", ylabel="PSNR (dB)", title="which the search never sees")
+    fig, axes = plt.subplots(1, 3, figsize=plotting.size(2.0))
+    for ax, name, title, colour in zip(
+        axes,
+        ("data term", "prior term", "psnr"),
+        ("$d(T(z), y)$", "$-\\log p(T(z))$", "PSNR, never seen by the search"),
+        (COLOURS["noise"], COLOURS["flow"], INK),
+        strict=True,
+    ):
+        ax.plot(frame["step"], frame[name], color=colour)
+        ax.set(xlabel="step", title=title, ylabel="dB" if name == "psnr" else "nats per dimension")
     return grid, (fig, frame)
 
 

@@ -28,19 +28,17 @@ from lib.restoration.config import ChapterConfig
 from lib.restoration.degradations import Observation
 from lib.restoration.evaluate import DEGRADATIONS, EXTENSIONS
 from lib.restoration.solve import Schedule, Search
-from lib.restoration.tasks import MODELS, PLAIN_ABLATIONS, make
+from lib.restoration.tasks import MODELS, make
 from lib.studies import from_rows, to_images, to_rows
 
 TITLES = {"mnist": "MNIST", "cifar10": "CIFAR-10", "faces": "faces (London)", "photos": "photographs"}
 OURS = "flow prior"
+GRID_SIDE = 96  # pixels of the photographs in picture grids
 GRID = ("noise 25", "JPEG 10", "random pixels", "box", "text")
 """Degradations of the picture grids."""
 VARIANTS = {
     "plain": "plain flow",
     "additive": "additive couplings",
-    "image_noise": "image-noise loss",
-    "latent_noise": "latent-noise loss",
-    "auto_encoder": "auto-encoder loss",
     "all_losses": "all three losses",
 }
 """Flows of clean images in the ablation, and their names in tables."""
@@ -84,9 +82,9 @@ class Study:
             return data_set
         return "held-out" if self.settings.training_set == "embedded" else "kodak"
 
-    def test_set(self, data_set: str, count: int | None = None) -> list[tuple[str, Tensor]]:
+    def test_set(self, data_set: str, count: int | None = None, side: int | None = None) -> list[tuple[str, Tensor]]:
         """Test images of the table (`images.test_set`)."""
-        return images.test_set(self.test_name(data_set), count or self.settings.images, self.settings.side)
+        return images.test_set(self.test_name(data_set), count or self.settings.images, side or self.settings.side)
 
     def _decides(self, data_set: str, *models: str, **more) -> dict:
         source = self.test_name(data_set)
@@ -102,7 +100,8 @@ class Study:
 
         Returns:
             one row a method: means of psnr, ssim, lpips and seconds over all images and seeds (BM3D: one seed),
-            psnr_spread over seeds, n, and ``psnr_dip``, ``seconds_dip``: the means over the images that deep image prior was fitted to.
+            psnr_spread over seeds, n, and ``psnr_dip``, ``seconds_dip``: the means over the images that deep
+            image prior was fitted to.
         """
         settings = self.settings
 
@@ -187,10 +186,11 @@ class Study:
         Returns:
             uint8 tiles ``(5, 4, S, S, 3)``, and the PSNR in dB of every tile as text ("" for the truth).
         """
+        side = GRID_SIDE if self.settings.perceptual else self.settings.side
 
         def restored() -> tuple[list[list[Tensor]], list[list[float]]]:
             tiles, scores = [], []
-            found = self.test_set(data_set)
+            found = self.test_set(data_set, side=side)
             for row, name in enumerate(GRID):
                 _, truth = found[(3 * row + 1) % len(found)]
                 seen = DEGRADATIONS[name](truth, evaluate.seed_of(0, row))
@@ -206,7 +206,8 @@ class Study:
             pictures = np.array([[to_images(tile) for tile in row] for row in tiles])
             return to_rows(pictures).assign(psnr=np.ravel(scores))
 
-        decides = self._decides(data_set, data_set, dip=self.settings.dip.model_dump(), rows=GRID)
+        decides = self._decides(data_set, data_set, dip=self.settings.dip.model_dump(exclude={"images"}), rows=GRID)
+        decides |= {"side": side if data_set == "photos" else 0}
         frame = stored(f"grid_{data_set}", decides, compute, **options)
         texts = [f"{value:.1f} dB" if value < 99 else "" for value in frame["psnr"]]
         return from_rows(frame), texts
@@ -279,7 +280,7 @@ class Study:
             rows.append(simple("annealed steps, the chapter's prior", lambda seen: solve.restore(prior, seen).image))
             return pd.DataFrame(rows)
 
-        names = [f"ablation_{name}" for name in (*PLAIN_ABLATIONS, "likelihood", "score")]
+        names = [f"ablation_{name}" for name in (*VARIANTS, "likelihood", "score")]
         decides = self._decides("cifar10", "cifar10", *names, search=_key(self.map), weights=WEIGHTS)
         return stored("ablation", decides, compute, **options)
 
