@@ -307,7 +307,8 @@ def _search(prior, observation, search, variables, size, keep, progress) -> Resu
             x = variables[0]
             latents, log_det = prior(x, sigma)
         if search.objective == "norm":
-            cost = sum(z.flatten(1).square().sum(1) for z in latents).sqrt()
+            # the root has no gradient at 0, where GlowIP starts
+            cost = (sum(z.flatten(1).square().sum(1) for z in latents) + 1e-6).sqrt()
         else:
             cost = -(base_log_prob(latents) + log_det)
         return x[:, :, : size[0], : size[1]], cost

@@ -39,6 +39,9 @@ GRID = ("noise 25", "JPEG 10", "random pixels", "box", "text")
 VARIANTS = {
     "plain": "plain flow",
     "additive": "additive couplings",
+    "image_noise": "image-noise loss",
+    "latent_noise": "latent-noise loss",
+    "auto_encoder": "auto-encoder loss",
     "all_losses": "all three losses",
 }
 """Flows of clean images in the ablation, and their names in tables."""
