@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
-import sys
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,7 @@ from lib.compression import baselines, codec, evaluate, study, tasks
 from lib.compression.codec import Codec
 from lib.compression.config import ChapterConfig, CodecConfig
 from lib.config import config_hash
-from lib.errors import UserError, command_line
+from lib.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -31,22 +31,12 @@ def tiny() -> Codec:
 
 
 @pytest.fixture
-def run(tiny, monkeypatch, tmp_path, capsys):
+def run(tiny, monkeypatch, tmp_path, call):
     """``run("encode", …)`` is the command with the tiny codec: (exit code, stdout, stderr)."""
     monkeypatch.setattr(codec, "load", lambda preset, device: tiny)
     monkeypatch.chdir(tmp_path)
     Image.fromarray(photo()).save("in.png")
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["lib.compression", *map(str, arguments)])
-        try:
-            command_line(command.main)
-            code = 0
-        except SystemExit as leaving:
-            code = leaving.code
-        return code, *capsys.readouterr()
-
-    return run
+    return functools.partial(call, command.main)
 
 
 def test_encode_info_decode(run, tiny, tmp_path):
