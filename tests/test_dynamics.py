@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lib import config, dynamics, paths, training
+from lib import config, dynamics, training
 from lib.data import sprites
 from lib.dynamics import baselines, evaluate, faces, model, sources, study, tasks
 from lib.errors import UserError

@@ -42,9 +42,7 @@ def frame(shot):
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     """Crops go to a fresh folder; the detector's files stay where they are."""
-    from lib.faces import people as module
-
-    monkeypatch.setattr(module.paths, "cache", lambda: tmp_path)
+    monkeypatch.setattr(paths, "cache", lambda: tmp_path)
     return tmp_path
 
 

@@ -5,7 +5,7 @@ Everything named in ``data_scripts/catalog.yaml`` is had with `fetch`; `mnist`, 
 
 from __future__ import annotations
 
-from lib.data.cache import fetch, identity, in_cache
+from lib.data.cache import fetch, identity, in_cache, made_once
 from lib.data.entries import DataError, Entry, catalog, entry
 from lib.data.sets import cifar10, fashion_mnist, mnist, photos, toy2d
 
@@ -19,6 +19,7 @@ __all__ = [
     "fetch",
     "identity",
     "in_cache",
+    "made_once",
     "mnist",
     "photos",
     "toy2d",
