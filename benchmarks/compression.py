@@ -32,9 +32,9 @@ import pandas as pd
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from lib import claims, compression, paths
+from lib import claims, compression, data, paths
 from lib.checkpoints import device_name
-from lib.compression import baselines, bitstream, tasks
+from lib.compression import baselines, bitstream
 from lib.errors import command_line
 from lib.files import write_atomically
 
@@ -82,7 +82,7 @@ def contestant(name: str, preset: str, quality: float) -> Contestant:
 
 def photos() -> list[np.ndarray]:
     """Held-out photographs of the size of Kodak's."""
-    return [image for _, image in tasks.held_out() if image.shape[:2] == SIDES]
+    return [image for _, image in data.held_out_photos() if image.shape[:2] == SIDES]
 
 
 def macs(function: Callable[[], object]) -> float:
@@ -107,7 +107,7 @@ def peak() -> float:
 
 def largest() -> np.ndarray:
     """An image of as many pixels as a stream may have, the astronaut and its mirror images side by side."""
-    photo = dict(tasks.held_out())["astronaut"]
+    photo = dict(data.held_out_photos())["astronaut"]
     side = int(bitstream.MAX_PIXELS**0.5)
     return np.pad(photo, ((0, side - photo.shape[0]), (0, side - photo.shape[1]), (0, 0)), mode="symmetric")
 

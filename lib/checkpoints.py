@@ -444,6 +444,25 @@ def restore(task: Task, path: Path, source: str, device: torch.device) -> Proven
     return Provenance(path, source, read_log(log), data)
 
 
+def trained(model: str, preset: str, seed: int, what: str) -> Task:
+    """The task ``"<package>.<model>"`` with its trained weights, on the CPU, in evaluation mode.
+
+    Raises:
+        UserError: no such model or preset; no weights are there for it: says of ``what``, and how to train it.
+    """
+    from lib import training
+
+    task = training.make_task(model, preset, seed)
+    found = find(task)
+    if found is None:
+        raise UserError(
+            f"no trained {what} is there for the preset {preset!r}; train it with: "
+            f"python -m lib.training {model} --preset {preset} --seed {seed} --ship"
+        )
+    restore(task, *found, torch.device("cpu"))
+    return task
+
+
 def train_or_load(
     task: Task, *, seed: int | None = None, retrain: bool = False, device: str = "auto", progress: bool = True
 ) -> Provenance:

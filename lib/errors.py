@@ -1,12 +1,14 @@
-"""Errors that a user can act on, and the wrapper that commands use to show them."""
+"""Errors that a user can act on, and what every command shares: its parser, its result, how it shows errors."""
 
 from __future__ import annotations
 
+import argparse
 import errno
+import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 
 class UserError(Exception):
@@ -49,3 +51,21 @@ def command_line(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         print("error: interrupted; nothing half-written was kept, run the same command again", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def command_parser(module: str, description: str) -> argparse.ArgumentParser:
+    """The parser of ``python -m module`` and of its subcommands: a wrong command line raises a `UserError`."""
+
+    class Parser(argparse.ArgumentParser):
+        def error(self, message: str) -> NoReturn:
+            raise UserError(f"{message}; see python -m {module} --help")
+
+    return Parser(prog=f"python -m {module}", description=description, allow_abbrev=False)
+
+
+def show(result: Mapping[str, Any], as_json: bool) -> None:
+    """Print the result of a command on stdout: as one JSON object, or a line for each entry."""
+    if as_json:
+        print(json.dumps(result))
+    else:
+        print("\n".join(f"{name.replace('_', ' ')}: {value}" for name, value in result.items()))

@@ -45,7 +45,7 @@ from tqdm import tqdm
 from lib import checkpoints, files
 from lib import config as configs
 from lib.config import Config, TrainConfig
-from lib.errors import UserError, command_line, explain_os_error
+from lib.errors import UserError, command_line, command_parser, explain_os_error
 
 try:
     import fcntl
@@ -928,13 +928,7 @@ def make_task(model: str, preset: str = "laptop", seed: int = 0, overrides: dict
 
 
 def _arguments() -> argparse.Namespace:
-    class Parser(argparse.ArgumentParser):
-        def error(self, message: str) -> NoReturn:
-            raise UserError(f"{message}; see python -m lib.training --help")
-
-    parser = Parser(
-        prog="python -m lib.training", description="Train one model; also under torchrun.", allow_abbrev=False
-    )
+    parser = command_parser("lib.training", "Train one model; also under torchrun.")
     add = parser.add_argument
     add("model", nargs="?", help="<package>.<model>, see --list")
     add("--list", action="store_true", help="print the models and leave")

@@ -1,4 +1,4 @@
-"""A tiny package of models, ``lib.toy``, that the tests of config, checkpoints and training share."""
+"""What tests share: a command in this process, and a tiny package of models, ``lib.toy``."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from lib import config, paths, training
+from lib.errors import command_line
 
 PARAMETERS = """\
 config: lib.toy.config:ToyConfig
@@ -183,6 +184,22 @@ class Toy:
         path = [str(paths.ROOT), str(Path(__file__).parent)]
         script.write_text(COMMAND.format(path=path, folder=str(self.folder), before=before))
         return script
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """``call(main, "encode", …)`` runs a command in this process: (exit code, stdout, stderr)."""
+
+    def call(main, *arguments) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["command", *map(str, arguments)])
+        code = 0
+        try:
+            command_line(main)
+        except SystemExit as leaving:
+            code = leaving.code or 0
+        return code, *capsys.readouterr()
+
+    return call
 
 
 @pytest.fixture

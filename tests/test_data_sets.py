@@ -7,7 +7,21 @@ import struct
 import numpy as np
 import pytest
 
-from lib.data import DataError, cifar10, fashion_mnist, fetch, mnist, photos, sets, toy2d
+from lib import paths
+from lib.data import (
+    HELD_OUT,
+    DataError,
+    cifar10,
+    fashion_mnist,
+    fetch,
+    held_out_photos,
+    made_once,
+    mnist,
+    photos,
+    sets,
+    toy2d,
+    training_photos,
+)
 from lib.errors import UserError
 
 
@@ -66,6 +80,34 @@ def test_photos_that_come_with_the_dependencies_need_no_network(tmp_path, monkey
     names = ["astronaut", "chelsea", "coffee", "motorcycle_left", "rocket", "china", "flower"]
     assert [name for name, _ in found] == names
     assert all(photo.dtype == np.uint8 and photo.shape[2] == 3 and photo.std() > 20 for _, photo in found)
+
+
+def test_held_out_photos_are_never_trained_on():
+    trained, kept = ({name for name, _ in found} for found in (training_photos(), held_out_photos()))
+    assert kept == set(HELD_OUT) and not trained & kept and len(trained) == 7 and len(kept) == 5
+
+
+def test_arrays_are_made_once_for_each_setting(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "cache", lambda: tmp_path)
+    made = []
+
+    def make(size: int) -> dict[str, np.ndarray]:
+        def arrays():
+            made.append(size)
+            return {"numbers": np.arange(size), "names": np.array(["a", "bc"])}
+
+        return made_once("some/arrays", {"size": size}, arrays)
+
+    for size in (2, 3, 2):
+        found = make(size)
+        np.testing.assert_array_equal(found["numbers"], np.arange(size))
+        assert list(found["names"]) == ["a", "bc"]
+    assert made == [2, 3]
+    (first, _) = sorted((tmp_path / "some").iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    for damaged in (b"", b"nothing", first.read_bytes()[:-30]):
+        first.write_bytes(damaged)
+        with pytest.raises(UserError, match="is damaged; delete it, it is made again"):
+            make(2)
 
 
 class TestToys:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
-import subprocess
-import sys
+import runpy
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lib import config, dynamics, paths, training
+from lib import config, dynamics, training
 from lib.data import sprites
 from lib.dynamics import baselines, evaluate, faces, model, sources, study, tasks
 from lib.errors import UserError
@@ -365,9 +365,9 @@ def test_golden_log(name, tmp_path):
 # -------------------------------------------------------------------------------------------------------------- command
 
 
-def run(*arguments) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "lib.dynamics", *map(str, arguments)]
-    return subprocess.run(command, cwd=paths.ROOT, capture_output=True, text=True)
+@pytest.fixture
+def run(call):
+    return functools.partial(call, functools.partial(runpy.run_module, "lib.dynamics", run_name="__main__"))
 
 
 def folder(root: Path, name: str, images) -> Path:
@@ -377,21 +377,21 @@ def folder(root: Path, name: str, images) -> Path:
     return root / name
 
 
-def test_commands_encode_and_swap(tmp_path):
+def test_commands_encode_and_swap(run, tmp_path):
     clip = sprites.sprites("drawn").clips(np.array([5, 600]), np.array([0, 4]))
     who, what = folder(tmp_path, "who", clip[0]), folder(tmp_path, "what", clip[1])
-    done = run("encode", who, tmp_path / "codes.json", "--model", "sprites", "--json")
-    assert done.returncode == 0, done.stderr
+    code, out, err = run("encode", who, tmp_path / "codes.json", "--model", "sprites", "--json")
+    assert code == 0, err
     codes = json.loads((tmp_path / "codes.json").read_text())
     assert list(codes["dynamic"]) == [f"{k:03d}.png" for k in range(8)]
-    assert json.loads(done.stdout)["frames"] == 8
-    done = run("swap", who, what, tmp_path / "swap.png", "--model", "sprites", "--json")
-    assert done.returncode == 0, done.stderr
+    assert json.loads(out)["frames"] == 8
+    code, _, err = run("swap", who, what, tmp_path / "swap.png", "--model", "sprites", "--json")
+    assert code == 0, err
     with Image.open(tmp_path / "swap.png") as picture:
         assert picture.size == (8 * 64, 2 * 64)
 
 
-def test_commands_refuse_in_one_sentence(tmp_path):
+def test_commands_refuse_in_one_sentence(run, tmp_path):
     rng = np.random.default_rng(0)
     mixed = folder(tmp_path, "mixed", [rng.integers(0, 255, (s, s, 3), np.uint8) for s in (64, 32)])
     (tmp_path / "empty").mkdir()
@@ -407,9 +407,9 @@ def test_commands_refuse_in_one_sentence(tmp_path):
     ):
         with pytest.raises(UserError, match=told):
             dynamics.read_frames(source)
-    done = run("encode", tmp_path / "empty", tmp_path / "out.json")
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    code, _, err = run("encode", tmp_path / "empty", tmp_path / "out.json")
+    assert code == 2
+    assert err.startswith("error: ") and err.count("\n") == 1
     assert not (tmp_path / "out.json").exists()
     with pytest.raises(UserError, match="faces, people, sprites, digits"):
         dynamics.load("laptop", "cars")

@@ -93,8 +93,9 @@ def test_what_the_code_imports_is_pinned_directly():
     # from the files, not from metadata.packages_distributions: dlib-bin's top_level.txt leaves out `dlib`
     providers: dict[str, set[str]] = {}
     for distribution in metadata.distributions():
-        for file in distribution.files or []:
-            providers.setdefault(file.parts[0].removesuffix(".py"), set()).add(distribution.metadata["Name"])
+        name = normal(distribution.metadata["Name"])  # read from the disk each time: once is enough
+        for first in {file.parts[0].removesuffix(".py") for file in distribution.files or []}:
+            providers.setdefault(first, set()).add(name)
     own = {"lib", "skeleton", "conftest", *(path.stem for path in (ROOT / "tests").glob("*.py"))}
 
     def unpinned(folder: str, pinned: set[str]) -> set[str]:
@@ -106,7 +107,7 @@ def test_what_the_code_imports_is_pinned_directly():
                 elif isinstance(node, ast.ImportFrom) and not node.level:
                     names.add(node.module.partition(".")[0])
         names -= own | set(sys.stdlib_module_names)
-        return {name for name in names if not pinned & {normal(found) for found in providers.get(name, [])}}
+        return {name for name in names if not pinned & providers.get(name, set())}
 
     runtime = set(pins("requirements.txt"))
     # `lightning` is the other name under which lightning_fabric is installed on some machines; `bm3d` may not be used

@@ -604,21 +604,9 @@ def test_two_processes_stop_together_and_say_it_once(toy):
 # -------------------------------------------------------------------------------------------------------- command line
 
 
-def command(monkeypatch, capsys, *arguments) -> tuple[int, str, str]:
-    from lib.errors import command_line
-
-    monkeypatch.setattr(sys, "argv", ["lib.training", *map(str, arguments)])
-    code = 0
-    try:
-        command_line(training.main)
-    except SystemExit as leaving:
-        code = leaving.code or 0
-    return code, *capsys.readouterr()
-
-
-def test_command_trains_resumes_and_ships(toy, monkeypatch, capsys):
+def test_command_trains_resumes_and_ships(toy, call):
     options = ["toy.line", "--preset", "smoke", "--device", "cpu", "--quiet", "--json", "--set", "train.lr=5e-3"]
-    code, output, errors = command(monkeypatch, capsys, *options, "--ship")
+    code, output, errors = call(training.main, *options, "--ship")
     summary = json.loads(output)
     assert code == 0 and errors == ""
     assert summary["steps"] == 12 and summary["metrics"]["error"] > 0 and summary["model"] == "toy.line"
@@ -627,18 +615,18 @@ def test_command_trains_resumes_and_ships(toy, monkeypatch, capsys):
         f"line-smoke-seed0.{end}" for end in ("csv", "json", "safetensors")
     ]
     assert json.loads((shipped / "line-smoke-seed0.json").read_text())["config"]["train"]["lr"] == 5e-3
-    code, output, errors = command(monkeypatch, capsys, *options, "--resume")
+    code, output, errors = call(training.main, *options, "--resume")
     assert code == 0 and json.loads(output)["path"].endswith("model.safetensors") and "already finished" in errors
 
 
-def test_command_shows_progress_and_a_summary(toy, monkeypatch, capsys):
-    code, output, errors = command(monkeypatch, capsys, "toy.line", "--preset", "smoke", "--device", "cpu")
+def test_command_shows_progress_and_a_summary(toy, call):
+    code, output, errors = call(training.main, "toy.line", "--preset", "smoke", "--device", "cpu")
     assert code == 0 and "12/12" in errors and "step/s" in errors and "loss" in errors
     assert output.startswith("toy.line: 12 steps in ") and str(toy.folder) not in output
 
 
-def test_command_lists_models(toy, monkeypatch, capsys):
-    assert command(monkeypatch, capsys, "--list") == (0, "toy.line\ntoy.duel\ntoy.plain\ntoy.conv\n", "")
+def test_command_lists_models(toy, call):
+    assert call(training.main, "--list") == (0, "toy.line\ntoy.duel\ntoy.plain\ntoy.conv\n", "")
 
 
 @pytest.mark.parametrize(
@@ -659,8 +647,8 @@ def test_command_lists_models(toy, monkeypatch, capsys):
         (["toy.line", "--half"], "--ship"),
     ],
 )
-def test_wrong_commands_end_with_one_line_and_code_2(toy, monkeypatch, capsys, arguments, expected):
-    code, output, errors = command(monkeypatch, capsys, *arguments)
+def test_wrong_commands_end_with_one_line_and_code_2(toy, call, arguments, expected):
+    code, output, errors = call(training.main, *arguments)
     assert code == 2 and output == ""
     assert errors.startswith("error: ") and errors.count("\n") == 1 and expected in errors
     assert not (toy.folder / "runs").exists()

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import sys
 import time
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
-from lib.errors import UserError, command_line, explain_os_error
+from lib.errors import UserError, command_line, command_parser, explain_os_error, show
 
 
 def _arguments() -> argparse.Namespace:
-    class Parser(argparse.ArgumentParser):
-        def error(self, message: str) -> NoReturn:
-            raise UserError(f"{message}; see python -m lib.compression --help")
-
-    parser = Parser(prog="python -m lib.compression", description="The flow codec of chapter 5.", allow_abbrev=False)
+    parser = command_parser("lib.compression", "The flow codec of chapter 5.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, text: str) -> argparse.ArgumentParser:
@@ -139,11 +134,7 @@ def _info(arguments: argparse.Namespace) -> dict[str, Any]:
 def main() -> None:
     """Run one command; errors are one line and exit code 2, output files appear whole or not at all."""
     arguments = _arguments()
-    result = {"encode": _encode, "decode": _decode, "info": _info}[arguments.command](arguments)
-    if arguments.json:
-        print(json.dumps(result))
-    else:
-        print("\n".join(f"{name.replace('_', ' ')}: {value}" for name, value in result.items()))
+    show({"encode": _encode, "decode": _decode, "info": _info}[arguments.command](arguments), arguments.json)
 
 
 if __name__ == "__main__":

@@ -430,17 +430,9 @@ def load(preset: str = "laptop", device: str = "cpu", seed: int = 0) -> Codec:
     Raises:
         UserError: no such preset; no checkpoint matches it: says how to train one.
     """
-    from lib import checkpoints, training
+    from lib.checkpoints import trained
 
-    task = training.make_task("compression.codec", preset, seed)
-    found = checkpoints.find(task)
-    if found is None:
-        raise UserError(
-            f"no trained codec is there for the preset {preset!r}; train it with: "
-            f"python -m lib.training compression.codec --preset {preset} --seed {seed} --ship"
-        )
-    checkpoints.restore(task, *found, torch.device("cpu"))
-    return Codec(task.model, device)
+    return Codec(trained("compression.codec", preset, seed, "codec").model, device)
 
 
 def read_image(path: Path) -> np.ndarray:

@@ -24,7 +24,6 @@ from lib.compression.baselines import Baseline
 from lib.compression.bitstream import unpack
 from lib.compression.codec import Codec
 from lib.compression.config import ChapterConfig
-from lib.compression.tasks import data_identity, held_out
 from lib.errors import UserError
 
 # The middle (height, width) of each held-out photo; MS-SSIM needs more than 160 pixels.
@@ -51,16 +50,10 @@ def photographs(name: str) -> list[tuple[str, np.ndarray]]:
         DataError: the set cannot be had.
     """
     if name == "held-out":
-        return held_out()
+        return data.held_out_photos()
     if name in CUTS:
-        return [(title, _middle(image, *CUTS[name])) for title, image in held_out()]
-    from PIL import Image
-
-    found = []
-    for path in sorted(data.fetch("kodak").rglob("*.png")):
-        with Image.open(path) as picture:
-            found.append((path.stem, np.array(picture.convert("RGB"))))
-    return found
+        return [(title, _middle(image, *CUTS[name])) for title, image in data.held_out_photos()]
+    return data.kodak()
 
 
 def _middle(image: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -71,7 +64,7 @@ def _middle(image: np.ndarray, height: int, width: int) -> np.ndarray:
 def _images_identity(name: str) -> dict[str, str]:
     if name == "kodak":
         return {"kodak": data.identity("kodak")}
-    return {**data_identity("embedded"), "set": name, "cut": str(CUTS.get(name))}
+    return {**data.training_identity(), "set": name, "cut": str(CUTS.get(name))}
 
 
 def _slug(name: str) -> str:

@@ -15,42 +15,7 @@ from lib.compression.config import ChapterConfig, CodecConfig, LearnedConfig
 from lib.compression.model import FlowCodec
 from lib.training import Task
 
-# Photographs of `lib.data.photos` that nothing of this chapter is trained on: kodim23 is a Kodak photo, the others
-# are the evaluation set that exists on every machine.
-HELD_OUT = ("astronaut", "coffee", "kodim23", "monarch", "sail")
-# CQ100: charts are no photographs, and "astronaut" is the held-out photo once more.
-_LEFT_OUT = ("astro_bodies", "color_chart", "color_checker", "astronaut")
-_EMBEDDED = ("photos-skimage", "photos-sklearn", "photos-sporco")
 VALIDATION_STEPS = (2.0, 8.0, 32.0)  # grey levels
-
-
-def held_out() -> list[tuple[str, np.ndarray]]:
-    """The embedded photographs that are kept from training, ``(name, uint8 (H, W, 3))``."""
-    return [(name, image) for name, image in data.photos() if name in HELD_OUT]
-
-
-def training_photos(training_set: str) -> list[tuple[str, np.ndarray]]:
-    """The photographs to train on: the embedded ones, and one more set of the catalog where ``training_set`` says so.
-
-    Raises:
-        DataError: the set cannot be had.
-    """
-    found = [(name, image) for name, image in data.photos() if name not in HELD_OUT]
-    if training_set != "embedded":
-        from PIL import Image
-
-        for path in sorted(data.fetch(training_set).rglob("*.png")):
-            if path.stem not in _LEFT_OUT:
-                with Image.open(path) as picture:
-                    found.append((path.stem, np.array(picture.convert("RGB"))))
-    return found
-
-
-def data_identity(training_set: str) -> dict[str, str]:
-    """SHA-256 of every set that `training_photos` reads, and what is left out of them."""
-    names = _EMBEDDED if training_set == "embedded" else (*_EMBEDDED, training_set)
-    left_out = ",".join(sorted({*HELD_OUT, *_LEFT_OUT}))
-    return {**{name: data.identity(name) for name in names}, "left out": left_out}
 
 
 class PhotoTask(Task):
@@ -64,11 +29,11 @@ class PhotoTask(Task):
         self.training_set, self.evaluation_crop = chapter.training_set, chapter.evaluation_crop
 
     def data_identity(self) -> dict[str, str]:
-        return data_identity(self.training_set)
+        return data.training_identity(self.training_set)
 
     def setup_data(self, device: torch.device) -> None:
         side = self.config.crop
-        photos = [image for _, image in training_photos(self.training_set) if min(image.shape[:2]) >= side]
+        photos = [image for _, image in data.training_photos(self.training_set) if min(image.shape[:2]) >= side]
         self.photos = [torch.from_numpy(image).permute(2, 0, 1).contiguous() for image in photos]
         weights = np.array([image.shape[0] * image.shape[1] for image in photos], float)
         self.shares = np.cumsum(weights / weights.sum())
@@ -99,7 +64,7 @@ class PhotoTask(Task):
     def evaluation_images(self) -> list[Tensor]:
         """The middle of each held-out photo, grey levels ``(1, 3, H, W)``, sides divisible by 128 or the crop."""
         images = []
-        for _, image in held_out():
+        for _, image in data.held_out_photos():
             side = min(self.evaluation_crop, *image.shape[:2]) // self.unit * self.unit
             row, column = (image.shape[0] - side) // 2, (image.shape[1] - side) // 2
             part = image[row : row + side, column : column + side]

@@ -5,11 +5,23 @@ Everything named in ``data_scripts/catalog.yaml`` is had with `fetch`; `mnist`, 
 
 from __future__ import annotations
 
-from lib.data.cache import fetch, identity, in_cache
+from lib.data.cache import fetch, identity, in_cache, made_once
 from lib.data.entries import DataError, Entry, catalog, entry
-from lib.data.sets import cifar10, fashion_mnist, mnist, photos, toy2d
+from lib.data.sets import (
+    HELD_OUT,
+    cifar10,
+    fashion_mnist,
+    held_out_photos,
+    kodak,
+    mnist,
+    photos,
+    toy2d,
+    training_identity,
+    training_photos,
+)
 
 __all__ = [
+    "HELD_OUT",
     "DataError",
     "Entry",
     "catalog",
@@ -17,9 +29,14 @@ __all__ = [
     "entry",
     "fashion_mnist",
     "fetch",
+    "held_out_photos",
     "identity",
     "in_cache",
+    "kodak",
+    "made_once",
     "mnist",
     "photos",
     "toy2d",
+    "training_identity",
+    "training_photos",
 ]

@@ -11,7 +11,8 @@
 
 Layout of the cache (``GMMP_CACHE``): ``<set>/<file>`` holds verified files only; ``.state/<set>.json`` remembers
 which files were verified (with size and time of change) and the hashes of files taken on trust; ``.partial/`` holds
-downloads to be continued, ``.work/`` what a running fetch stages, ``.lock/`` one lock for each set.
+downloads to be continued, ``.work/`` what a running fetch stages, ``.lock/`` one lock for each set. `made_once` keeps
+what was computed from sets (``aligned/``, ``faces/``, ``rendered/``).
 """
 
 from __future__ import annotations
@@ -19,18 +20,23 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 import filelock
+import numpy as np
 import pooch
 import requests
 from tqdm import tqdm
@@ -40,6 +46,7 @@ from lib.data import packages
 from lib.data.download import SourceFailed, download
 from lib.data.entries import DataError, Entry, File, Source, digest, entry
 from lib.errors import UserError, explain_os_error
+from lib.files import write_atomically
 
 _unsaved: dict[Path, dict] = {}  # states that could not be written, so that a read-only cache is hashed only once
 
@@ -104,6 +111,28 @@ def in_cache(name: str) -> str:
     if len(there) < len(wanted.files):
         return "incomplete"
     return "verified" if all(state.knows(file, folder / file.path) for file in there) else "not verified"
+
+
+def made_once(
+    path: str, settings: Mapping[str, Any], make: Callable[[], Mapping[str, np.ndarray]]
+) -> dict[str, np.ndarray]:
+    """Arrays of ``make``, kept in the cache folder as ``<path>-<hash of settings>.npz`` and read from there afterwards.
+
+    ``settings`` is plain data: all that decides the arrays. Raises `UserError` where the file is damaged.
+    """
+    key = hashlib.sha256(json.dumps(dict(settings), sort_keys=True).encode()).hexdigest()[:16]
+    file = paths.cache() / f"{path}-{key}.npz"
+    if file.is_file():
+        try:
+            with np.load(file, allow_pickle=False) as stored:
+                return dict(stored)
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
+            raise UserError(f"{file} is damaged; delete it, it is made again") from None
+    arrays = dict(make())
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    write_atomically(file, buffer.getvalue())
+    return arrays
 
 
 class _State:

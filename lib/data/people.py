@@ -6,16 +6,12 @@ Faces are found and aligned once and kept in the cache folder; only licensed set
 from __future__ import annotations
 
 import functools
-import hashlib
-import io
-import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from lib import paths
-from lib.data.cache import fetch, identity
-from lib.files import write_atomically
+from lib.data.cache import fetch, identity, made_once
 
 VERSION = 1
 EYES = 0.39
@@ -28,30 +24,38 @@ _LARGEST = 640  # the detector finds faces of 80 pixels; larger pictures are red
 _STEADY = (36, 39, 42, 45, 27)
 
 
-@functools.lru_cache(maxsize=1)
-def _tools():
-    """dlib's face detector and its model of 68 landmarks."""
+@functools.cache
+def dlib_models():
+    """dlib's face detector (HOG, faces from 80 pixels) and its model of 68 landmarks (iBUG 300-W: research use only).
+
+    Raises:
+        DataError: the files (``dlib-faces``) cannot be had.
+    """
     import dlib
 
     model = fetch("dlib-faces") / "shape_predictor_68_face_landmarks.dat"
     return dlib.get_frontal_face_detector(), dlib.shape_predictor(str(model))
 
 
+def predict(image: np.ndarray, box: Sequence[float]) -> np.ndarray:
+    """68 landmarks of the face in ``box`` (left, top, right, bottom): float64 ``(68, 2)``, whole pixels."""
+    import dlib
+
+    shape = dlib_models()[1](image, dlib.rectangle(*(round(edge) for edge in box)))
+    return np.array([(point.x, point.y) for point in shape.parts()], np.float64)
+
+
 def landmarks(image: np.ndarray) -> np.ndarray | None:
     """68 landmarks of the largest face of ``image`` uint8 ``(H, W, 3)``: float ``(68, 2)`` in pixels; None without."""
     import cv2
-    import dlib
 
-    detector, predictor = _tools()
     scale = min(1.0, _LARGEST / max(image.shape[:2]))
     small = image if scale == 1 else cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    boxes = detector(small, 1 if scale == 1 else 0)
+    boxes = dlib_models()[0](small, 1 if scale == 1 else 0)
     if not boxes:
         return None
     box = max(boxes, key=lambda b: b.area())
-    whole = dlib.rectangle(*(round(v / scale) for v in (box.left(), box.top(), box.right(), box.bottom())))
-    shape = predictor(image, whole)
-    return np.array([(p.x, p.y) for p in shape.parts()], np.float64)
+    return predict(image, [edge / scale for edge in (box.left(), box.top(), box.right(), box.bottom())])
 
 
 def align(image: np.ndarray, points: np.ndarray, size: int) -> np.ndarray:
@@ -85,18 +89,8 @@ def _reduced(image: np.ndarray, points: np.ndarray, size: int) -> np.ndarray:
     return np.rint(large.reshape(size, factor, size, factor, 3).mean((1, 3))).astype(np.uint8)
 
 
-def _cached(name: str, settings: dict, make) -> dict[str, np.ndarray]:
-    """Arrays made once from a data set and kept in the cache folder under the hash of what decides them."""
-    text = json.dumps({"version": VERSION, "data": identity(name), **settings}, sort_keys=True)
-    path = paths.cache() / "aligned" / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.npz"
-    if path.is_file():
-        with np.load(path, allow_pickle=False) as stored:
-            return dict(stored)
-    arrays = make()
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
-    write_atomically(path, buffer.getvalue())
-    return arrays
+def _settings(name: str, **options: int) -> dict[str, str | int]:
+    return {"version": VERSION, "data": identity(name), **options}
 
 
 def london(size: int = 64) -> tuple[np.ndarray, list[str]]:
@@ -119,7 +113,7 @@ def london(size: int = 64) -> tuple[np.ndarray, list[str]]:
             names.append(neutral.stem[:-1])
         return {"people": np.array(people, np.uint8), "names": np.array(names)}
 
-    found = _cached("london512", {"size": size}, make)
+    found = made_once("aligned/london512", _settings("london512", size=size), make)
     return found["people"], [str(name) for name in found["names"]]
 
 
@@ -147,7 +141,7 @@ def clips(name: str, size: int = 64, every: int = 1, limit: int = 10_000) -> dic
                 found[path.stem] = np.array(crops, np.uint8)
         return found
 
-    return _cached(name, {"size": size, "every": every, "limit": limit}, make)
+    return made_once(f"aligned/{name}", _settings(name, size=size, every=every, limit=limit), make)
 
 
 def _frames(path: Path, every: int, limit: int):

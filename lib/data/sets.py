@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 
-from lib.data.cache import fetch
+from lib.data.cache import fetch, identity
 from lib.data.entries import DataError
 from lib.errors import UserError
 
@@ -16,6 +16,10 @@ _PHOTOS = {  # colour photographs of everyday scenes; the other files of these s
     "photos-sklearn": ("china", "flower"),
     "photos-sporco": ("barbara", "kodim23", "monarch", "sail", "tulips"),
 }
+HELD_OUT = ("astronaut", "coffee", "kodim23", "monarch", "sail")
+"""Of `photos`, those that nothing is trained on: kodim23 is from Kodak, the others are an evaluation set anywhere."""
+# CQ100: charts are no photographs, and "astronaut" is the held-out photo once more
+_LEFT_OUT = ("astro_bodies", "color_chart", "color_checker", "astronaut")
 
 
 def mnist(split: str = "train") -> tuple[np.ndarray, np.ndarray]:
@@ -50,15 +54,48 @@ def photos() -> list[tuple[str, np.ndarray]]:
     From scikit-image, scikit-learn and sporco, 300 to 512 pixels high (barbara: 574). ``kodim23`` is a Kodak test photo
     with its last row replaced: leave it out of training wherever results on Kodak are reported.
     """
+    found = []
+    for name, chosen in _PHOTOS.items():
+        found += _pictures(path for path in fetch(name).iterdir() if path.stem in chosen)
+    return found
+
+
+def held_out_photos() -> list[tuple[str, np.ndarray]]:
+    """The embedded photographs that are kept from training (`HELD_OUT`), as `photos`."""
+    return [(name, image) for name, image in photos() if name in HELD_OUT]
+
+
+def training_photos(training_set: str = "embedded") -> list[tuple[str, np.ndarray]]:
+    """The photographs to train on, as `photos`: the embedded ones, and one more set of the catalog if it is named.
+
+    Raises:
+        DataError: the set cannot be had.
+    """
+    found = [(name, image) for name, image in photos() if name not in HELD_OUT]
+    if training_set != "embedded":
+        found += _pictures(path for path in fetch(training_set).rglob("*.png") if path.stem not in _LEFT_OUT)
+    return found
+
+
+def training_identity(training_set: str = "embedded") -> dict[str, str]:
+    """SHA-256 of every set that `training_photos` reads, and what is left out of them."""
+    names = _PHOTOS if training_set == "embedded" else (*_PHOTOS, training_set)
+    return {**{name: identity(name) for name in names}, "left out": ",".join(sorted({*HELD_OUT, *_LEFT_OUT}))}
+
+
+def kodak() -> list[tuple[str, np.ndarray]]:
+    """The 24 Kodak photographs, for measuring only, as `photos`. Raises `DataError` where they cannot be had."""
+    return _pictures(fetch("kodak").rglob("*.png"))
+
+
+def _pictures(files: Iterable[Path]) -> list[tuple[str, np.ndarray]]:
+    """Image files in the order of their paths: ``(name, uint8 (H, W, 3) RGB)``."""
     from PIL import Image
 
     found = []
-    for name, chosen in _PHOTOS.items():
-        folder = fetch(name)
-        for path in sorted(folder.iterdir()):
-            if path.stem in chosen:
-                with Image.open(path) as picture:
-                    found.append((path.stem, np.array(picture.convert("RGB"))))
+    for path in sorted(files):
+        with Image.open(path) as picture:
+            found.append((path.stem, np.array(picture.convert("RGB"))))
     return found
 
 

@@ -7,17 +7,13 @@ import io
 import json
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from lib.errors import UserError, command_line
+from lib.errors import UserError, command_line, command_parser, show
 
 
 def _arguments() -> argparse.Namespace:
-    class Parser(argparse.ArgumentParser):
-        def error(self, message: str) -> NoReturn:
-            raise UserError(f"{message}; see python -m lib.dynamics --help")
-
-    parser = Parser(prog="python -m lib.dynamics", description="The model of chapter 7.", allow_abbrev=False)
+    parser = command_parser("lib.dynamics", "The model of chapter 7.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, text: str, *folders: str, out: str) -> None:
@@ -83,10 +79,7 @@ def main() -> None:
     with torch.no_grad():
         result = {"encode": _encode, "swap": _swap}[arguments.command](arguments)
     print(f"wrote {arguments.output}", file=sys.stderr)
-    if arguments.json:
-        print(json.dumps(result))
-    else:
-        print("\n".join(f"{name.replace('_', ' ')}: {value}" for name, value in result.items()))
+    show(result, arguments.json)
 
 
 if __name__ == "__main__":

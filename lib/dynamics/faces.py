@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import functools
-import hashlib
-import io
-import json
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from lib import paths
 from lib.checkpoints import file_hash
-from lib.data import actors, identity, people
+from lib.data import actors, identity, made_once, people
 from lib.data.actors.pack import PATH as PACK
 from lib.dynamics.config import FacesConfig
 from lib.dynamics.model import IMAGE
 from lib.dynamics.sources import FrameSets
-from lib.files import write_atomically
 
 EXPRESSIONS = ("neutral", "smile", "surprise", "anger", "sadness", "disgust", "pucker")
 """The classes of the rendered faces."""
@@ -76,18 +71,13 @@ def rendered_identity() -> dict[str, str]:
 
 def rendered(first: int, count: int, frames: int) -> Labelled:
     """People with seeds ``first``, ``first + 1``, … as `person` renders them, kept in the cache folder."""
+
+    def make() -> dict[str, np.ndarray]:
+        parts = [person(seed, frames) for seed in range(first, first + count)]
+        return Labelled(*(np.concatenate(column) for column in zip(*parts, strict=True)))._asdict()
+
     settings = {**rendered_identity(), "first": first, "count": count, "frames": frames}
-    key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
-    path = paths.cache() / "rendered" / f"expressions-{key}.npz"
-    if path.is_file():
-        with np.load(path, allow_pickle=False) as stored:
-            return Labelled(**stored)
-    parts = [person(seed, frames) for seed in range(first, first + count)]
-    found = Labelled(*(np.concatenate(column) for column in zip(*parts, strict=True)))
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **found._asdict())
-    write_atomically(path, buffer.getvalue())
-    return found
+    return Labelled(**made_once("rendered/expressions", settings, make))
 
 
 def film(seed: int, stations: tuple[str, ...], each: int = 12) -> np.ndarray:

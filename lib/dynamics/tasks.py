@@ -35,6 +35,16 @@ def random_pairs(count: int, pairs: int) -> Tensor:
     return every[order[:pairs]]
 
 
+def measured(terms: Terms, frames: Tensor) -> dict[str, float]:
+    """The bound (nats a frame) and its parts, and the PSNR (dB) of what it explains against ``(N, T, C, H, W)``."""
+    return {
+        "elbo": -terms.loss().item(),
+        "kl_static": terms.kl_static.item(),
+        "kl_dynamic": terms.kl_dynamic.item(),
+        "psnr": psnr(terms.frames.flatten(0, 1), frames.flatten(0, 1)).mean().item(),
+    }
+
+
 class SetTask(Task):
     """Learns from unordered sets.
 
@@ -100,12 +110,7 @@ class SetTask(Task):
         frames = self.test_source.draw(VALIDATED, self.count).to(self.device)
         terms = self.terms(frames)
         shown = frames[:, -terms.frames.shape[1] :] if self.kind != "single" else frames.flatten(0, 1)[:, None]
-        return {
-            "elbo": -terms.loss().item(),
-            "kl_static": terms.kl_static.item(),
-            "kl_dynamic": terms.kl_dynamic.item(),
-            "psnr": psnr(terms.frames.flatten(0, 1), shown.flatten(0, 1)).mean().item(),
-        }
+        return measured(terms, shown)
 
 
 class SpritesTask(SetTask):
@@ -199,13 +204,7 @@ class OrderedTask(Task):
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         frames = self.test_source.clips(VALIDATED)[0].to(self.device)
-        terms = self.terms(frames)
-        return {
-            "elbo": -terms.loss().item(),
-            "kl_static": terms.kl_static.item(),
-            "kl_dynamic": terms.kl_dynamic.item(),
-            "psnr": psnr(terms.frames.flatten(0, 1), frames.flatten(0, 1)).mean().item(),
-        }
+        return measured(self.terms(frames), frames)
 
 
 class JudgeTask(Task):

@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from lib.errors import UserError, command_line
+from lib.errors import UserError, command_line, command_parser, show
 from lib.faces.composite import CHOSEN, METHODS
 from lib.faces.detect import CHOICES
 
 
 def _arguments() -> argparse.Namespace:
-    class Parser(argparse.ArgumentParser):
-        def error(self, message: str) -> NoReturn:
-            raise UserError(f"{message}; see python -m lib.faces --help")
-
-    parser = Parser(
-        prog="python -m lib.faces",
-        allow_abbrev=False,
-        description="Show a performance with another face. Use it only with the consent of everyone shown.",
-    )
+    text = "Show a performance with another face. Use it only with the consent of everyone shown."
+    parser = command_parser("lib.faces", text)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, text: str) -> argparse.ArgumentParser:
@@ -69,11 +61,7 @@ def _identities(arguments: argparse.Namespace) -> dict[str, Any]:
 def main() -> None:
     """Run one command; errors are one line and exit code 2, output files appear whole or not at all."""
     arguments = _arguments()
-    result = {"swap": _swap, "identities": _identities}[arguments.command](arguments)
-    if arguments.json:
-        print(json.dumps(result))
-    else:
-        print("\n".join(f"{name}: {value}" for name, value in result.items()))
+    show({"swap": _swap, "identities": _identities}[arguments.command](arguments), arguments.json)
 
 
 if __name__ == "__main__":

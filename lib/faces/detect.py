@@ -1,19 +1,19 @@
 """Finding faces and their 68 landmarks, in pictures and over a video.
 
 The detector is a small interface, so that another can be put in its place: anything that maps an image to a list of
-`Face`. Here it is dlib's HOG detector with its landmark model (trained on iBUG 300-W: research use only).
+`Face`. Here it is dlib's, as `lib.data.people` has it.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Literal
 
 import cv2
 import numpy as np
 
+from lib.data import people
 from lib.errors import UserError
 from lib.faces.stabilise import BOXES, Box, averaged, smooth
 
@@ -57,13 +57,11 @@ class DlibDetector:
 
     def __init__(self, boxes: int = BOXES, threshold: float = 0.0) -> None:
         self.boxes, self.threshold = boxes, threshold
-        self.detector, self.predictor = _models()
+        self.detector, _ = people.dlib_models()
 
     def __call__(self, image: np.ndarray) -> list[Face]:
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
             raise UserError(f"faces are looked for in uint8 images (H, W, 3), not {image.dtype} of {image.shape}")
-        import dlib
-
         image = np.ascontiguousarray(image)
         # the detector's window is 80 pixels: small pictures are enlarged, large ones reduced
         shortest, longest = sorted(image.shape[:2])
@@ -77,8 +75,7 @@ class DlibDetector:
         found, scores, _ = self.detector.run(small, 0, self.threshold)
 
         def predict(box: Box) -> np.ndarray:
-            shape = self.predictor(image, dlib.rectangle(*(round(edge) for edge in box)))
-            return np.array([(point.x + 0.5, point.y + 0.5) for point in shape.parts()])
+            return people.predict(image, box) + 0.5  # the centre of the pixel
 
         faces = []
         for rectangle, score in zip(found, scores, strict=True):
@@ -86,17 +83,6 @@ class DlibDetector:
             box = tuple(edge / scale for edge in edges)
             faces.append(Face(box, averaged(predict, box, self.boxes), float(score)))
         return sorted(faces, key=lambda face: -face.area)
-
-
-@functools.cache
-def _models():
-    """dlib's detector and landmark model, from the catalog's files."""
-    import dlib
-
-    from lib.data import fetch
-
-    folder = fetch("dlib-faces")
-    return dlib.get_frontal_face_detector(), dlib.shape_predictor(str(folder / "shape_predictor_68_face_landmarks.dat"))
 
 
 # ------------------------------------------------------------------------------------------------------ over a video

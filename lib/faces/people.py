@@ -8,12 +8,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from lib import checkpoints, data, files, paths
+from lib import data
 from lib.data import actors
 from lib.data.actors.pack import PATH as PACK
 from lib.errors import UserError
@@ -108,9 +108,10 @@ def identity(people: Sequence[str], frames: int, side: int) -> dict[str, str]:
 
 def rendered(people: Sequence[str], frames: int, side: int, split: str = "train", progress: bool = True) -> dict:
     """Faces of rendered actors, each in an own performance with changing light: name -> `Faces`."""
+    pack = hashlib.sha256(PACK.read_bytes()).hexdigest()
     return {
-        person: _cached(
-            f"actors-{RECIPE}-{hashlib.sha256(PACK.read_bytes()).hexdigest()[:12]}-{person}-{split}-{frames}-{side}",
+        person: _kept(
+            {"actors": pack, "person": person, "split": split, "frames": frames, "side": side},
             lambda person=person: _rendered(person, frames, side, split, progress),
         )
         for person in people
@@ -139,8 +140,8 @@ def real(name: str, side: int, boxes: int, window: int) -> dict[str, Faces]:
         raise UserError(f"real people are in the set grid10, not {name!r}")
     folder = data.fetch(name)
     return {
-        speaker: _cached(
-            f"{name}-{data.identity(name)[:12]}-{RECIPE}-{speaker}-{side}-{boxes}-{window}",
+        speaker: _kept(
+            {name: data.identity(name), "clip": clip, "side": side, "boxes": boxes, "window": window},
             lambda clip=clip: clip_faces(folder / clip, side, boxes, window),
         )
         for speaker, clip in GRID_SPEAKERS.items()
@@ -164,21 +165,10 @@ def clip_faces(path: Path, side: int, boxes: int = 8, window: int = 7) -> Faces:
     return Faces(np.stack(images), np.stack(landmarks).astype(np.float32))
 
 
-def _cached(key: str, make) -> Faces:
-    """Faces from the cache, made where they are not there."""
-    path = paths.cache() / "faces" / f"{key}.safetensors"
-    if not path.is_file():
-        import torch
-
-        faces = make()
-        tensors = {field: torch.from_numpy(getattr(faces, field)) for field in ("images", "landmarks")}
-        files.write_files({path: checkpoints.tensor_writer(tensors)})
-        return faces
-    tensors, _ = checkpoints.read_tensors(path, f"delete {path}; it is made again")
-    try:
-        return Faces(tensors["images"].numpy(), tensors["landmarks"].numpy())
-    except KeyError:
-        raise UserError(f"{path} does not hold faces; delete it, it is made again") from None
+def _kept(settings: dict, make: Callable[[], Faces]) -> Faces:
+    """Faces from the cache, made where they are not there; ``settings`` decide them."""
+    stored = data.made_once("faces/crops", {"recipe": RECIPE, **settings}, lambda: vars(make()))
+    return Faces(**stored)
 
 
 @functools.lru_cache(maxsize=8)

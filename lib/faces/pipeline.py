@@ -211,17 +211,10 @@ def load(
     Raises:
         UserError: no such preset or model; no checkpoint matches: says how to train one.
     """
-    from lib import checkpoints, training
+    from lib.checkpoints import trained
 
     names = {"rendered": "comb", "real": "real"}
     if model not in names:
         raise UserError(f"the model is rendered or real, not {model!r}")
-    task = training.make_task(f"faces.{names[model]}", preset, seed)
-    found = checkpoints.find(task)
-    if found is None:
-        raise UserError(
-            f"no trained face network ({model}) is there for the preset {preset!r}; train it with: "
-            f"python -m lib.training faces.{names[model]} --preset {preset} --seed {seed} --ship"
-        )
-    checkpoints.restore(task, *found, torch.device("cpu"))
+    task = trained(f"faces.{names[model]}", preset, seed, f"face network ({model})")
     return Swapper(task.model, task.chapter.boxes, task.chapter.window, device)

@@ -4,29 +4,21 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import sys
 import time
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from lib.errors import UserError, command_line
+from lib.errors import UserError, command_line, command_parser, show
 
 _KINDS = {".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP", ".ppm": "PPM", ".pgm": "PPM"}
 
 
 def _arguments() -> argparse.Namespace:
-    class Parser(argparse.ArgumentParser):
-        def error(self, message: str) -> NoReturn:
-            raise UserError(f"{message}; see python -m lib.restoration --help")
-
-    parser = Parser(
-        prog="python -m lib.restoration", description="Image restoration with the flow prior of chapter 4.",
-        allow_abbrev=False,
-    )  # fmt: skip
+    parser = command_parser("lib.restoration", "Image restoration with the flow prior of chapter 4.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     text = "Restore an image file. deblock uses how the image was quantised, where file or pixels tell."
     restore = commands.add_parser("restore", help=text, description=text, allow_abbrev=False)
@@ -104,11 +96,7 @@ def _restore(arguments: argparse.Namespace) -> dict[str, Any]:
 def main() -> None:
     """Run one command; errors are one line and exit code 2, the output file appears whole or not at all."""
     arguments = _arguments()
-    result = _restore(arguments)
-    if arguments.json:
-        print(json.dumps(result))
-    else:
-        print("\n".join(f"{name.replace('_', ' ')}: {value}" for name, value in result.items()))
+    show(_restore(arguments), arguments.json)
 
 
 if __name__ == "__main__":

@@ -9,45 +9,8 @@ from torch import Tensor
 from lib import data
 from lib.errors import UserError
 
-# Photographs of `lib.data.photos` that nothing of this chapter is trained on: kodim23 is a Kodak photo, the others
-# are the evaluation set that exists on every machine.
-HELD_OUT = ("astronaut", "coffee", "kodim23", "monarch", "sail")
-# CQ100: charts are no photographs, and "astronaut" is the held-out photo once more.
-_LEFT_OUT = ("astro_bodies", "color_chart", "color_checker", "astronaut")
-_EMBEDDED = ("photos-skimage", "photos-sklearn", "photos-sporco")
 FACE_SIDE = 64
 _FACE_TEST = 12  # the last 12 of the 82 adults, both expressions: 24 faces that no prior has seen
-
-
-def held_out() -> list[tuple[str, np.ndarray]]:
-    """The embedded photographs that are kept from training, ``(name, uint8 (H, W, 3))``."""
-    return [(name, image) for name, image in data.photos() if name in HELD_OUT]
-
-
-def _folder(name: str) -> list[tuple[str, np.ndarray]]:
-    from PIL import Image
-
-    found = []
-    for path in sorted(data.fetch(name).rglob("*.png")):
-        if path.stem not in _LEFT_OUT:
-            with Image.open(path) as picture:
-                found.append((path.stem, np.array(picture.convert("RGB"))))
-    return found
-
-
-def kodak() -> list[tuple[str, np.ndarray]]:
-    """The 24 Kodak photographs, for measuring only, ``(name, uint8 (H, W, 3))``."""
-    return _folder("kodak")
-
-
-def training_photos(training_set: str) -> list[tuple[str, np.ndarray]]:
-    """The photographs to train on: the embedded ones, and one more set of the catalog where ``training_set`` says so.
-
-    Raises:
-        DataError: the set cannot be had.
-    """
-    found = [(name, image) for name, image in data.photos() if name not in HELD_OUT]
-    return found if training_set == "embedded" else found + _folder(training_set)
 
 
 def faces(split: str) -> list[tuple[str, np.ndarray]]:
@@ -104,9 +67,7 @@ def small_images(name: str, split: str) -> Tensor:
 def identity(name: str, training_set: str) -> dict[str, str]:
     """SHA-256 of every set that training on ``name`` reads, and what is left out of them."""
     if name == "photos":
-        names = _EMBEDDED if training_set == "embedded" else (*_EMBEDDED, training_set)
-        left_out = ",".join(sorted({*HELD_OUT, *_LEFT_OUT}))
-        return {**{name: data.identity(name) for name in names}, "left out": left_out}
+        return data.training_identity(training_set)
     if name == "faces":
         return {"london512": data.identity("london512"), "left out": f"the last {_FACE_TEST} adults"}
     return {name: data.identity(name)}
@@ -121,7 +82,7 @@ def test_set(name: str, count: int, side: int) -> list[tuple[str, Tensor]]:
     """
     if name in ("kodak", "held-out"):
         found = []
-        for label, image in (kodak if name == "kodak" else held_out)()[:count]:
+        for label, image in (data.kodak if name == "kodak" else data.held_out_photos)()[:count]:
             row, column = (max(0, (size - side) // 2) for size in image.shape[:2])
             found.append((label, _stack(image[None, row : row + side, column : column + side])))
     else:

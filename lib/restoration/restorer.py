@@ -118,17 +118,9 @@ def load(preset: str = "laptop", data_set: DataSet = "photos", device: str = "cp
     Raises:
         UserError: no such preset or data set; no checkpoint matches it: says how to train one.
     """
-    from lib import checkpoints, training
+    from lib.checkpoints import trained
 
-    task = training.make_task(f"restoration.{data_set}", preset, seed)
-    found = checkpoints.find(task)
-    if found is None:
-        raise UserError(
-            f"no trained prior of {data_set} is there for the preset {preset!r}; train it with: "
-            f"python -m lib.training restoration.{data_set} --preset {preset} --seed {seed} --ship"
-        )
-    checkpoints.restore(task, *found, torch.device("cpu"))
-    return Restorer(task.model, data_set, device)
+    return Restorer(trained(f"restoration.{data_set}", preset, seed, f"prior of {data_set}").model, data_set, device)
 
 
 # -------------------------------------------------------------------------------------------------------------- checks

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lib import data
 from lib.flows import bits_per_dim, standard_normal_log_prob
 from lib.metrics import psnr, round8
 from lib.restoration import images, plain
@@ -43,7 +44,7 @@ class ImageTask(Task):
     def setup_data(self, device: torch.device) -> None:
         largest = self.config.crop * (WIDE if getattr(self.config, "wide", 0) else 1)
         if self.data_set == "photos":
-            found = [image for _, image in images.training_photos(self.training_set) if min(image.shape[:2]) >= largest]
+            found = [image for _, image in data.training_photos(self.training_set) if min(image.shape[:2]) >= largest]
             self.pictures = [torch.from_numpy(image).permute(2, 0, 1).contiguous() for image in found]
         else:
             self.pictures = images.small_images(self.data_set, "train")
@@ -76,7 +77,7 @@ class ImageTask(Task):
             found = [images.small_images(self.data_set, "test")[:VALIDATION_IMAGES]]
         else:
             found, side = [], 256
-            for _, image in images.held_out():
+            for _, image in data.held_out_photos():
                 row, column = (image.shape[0] - side) // 2, (image.shape[1] - side) // 2
                 part = image[row : row + side, column : column + side]
                 found.append(torch.from_numpy(part.copy()).permute(2, 0, 1)[None])
