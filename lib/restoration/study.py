@@ -176,7 +176,8 @@ class Study:
             found = self.test_set(name, 24 if self._faces() else None)
             rows = [evaluate.compare(found, degrade, {OURS: evaluate.flow(self.models[name])}, settings.seeds)]
             if settings.bm3d:
-                part = evaluate.compare(found, degrade, {"BM3D": baselines.bm3d}, 1)
+                rival = {"BM3D": evaluate.classical("noise")["BM3D"]}
+                part = evaluate.compare(found, degrade, rival, 1)
                 rows.append(part[part["method"] != "input"])
             return evaluate.summary(pd.concat(rows, ignore_index=True))
 
