@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from lib.entropy import TOTAL, Tables
+from lib.entropy import TOTAL
 from lib.errors import UserError
 from lib.microdosing.config import MicroConfig, ModelConfig
 
@@ -296,7 +296,7 @@ class HyperPrior(nn.Module):
         integers = torch.from_numpy(np.ascontiguousarray(z))[None]
         means = self._exactly("means", integers)[0].float()
         raw = self._exactly("scales", integers)[0]
-        index = torch.bucketize(raw, _thresholds(step))
+        index = torch.bucketize(raw.contiguous(), _thresholds(step))
         return means, index.numpy()
 
     @torch.no_grad()
@@ -354,12 +354,6 @@ class HiFiC(nn.Module):
         """Training pass: latents with bits, and the image of y_hat, not clipped. ``step (N,)``."""
         latents = self.prior(self.encoder(x), step)
         return latents, self.generator(latents.y_hat)
-
-    def tables(self) -> Tables:
-        """Gaussian tables, then one for each channel of z, then the marker's."""
-        if not bool(self.prior.hyper_cdfs.any()):
-            raise UserError("this model has no tables yet: freeze its prior after training")
-        return Tables.of([*gaussian_cdfs(), *self.prior.hyper_cdfs.tolist()])
 
     def identity(self) -> bytes:
         """Eight bytes of a SHA-256 over all that a decoder computes with."""

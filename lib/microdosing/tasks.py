@@ -27,6 +27,7 @@ from lib.microdosing.side import quantise_through
 from lib.training import Task
 
 FINEST_STEP = 0.5  # of the quantiser while training
+FITTED = 2**28  # values of features that a student is fitted to: one gigabyte
 VALIDATION_STEPS = (0.5, 1.0, 2.0)
 
 
@@ -337,6 +338,31 @@ class StudentTask(Task):
             )
         names = ("psnr_to_teacher", "psnr", "psnr_teacher", "lpips", "lpips_teacher")
         return dict(zip(names, np.mean(rows, 0).tolist(), strict=True))
+
+
+def fit(
+    model: HiFiC, images: list[np.ndarray], config: StudentConfig, *, step: float = 1.0, seed: int = 0,
+    device: str = "cpu", quiet: bool = False,
+) -> MicroRN:  # fmt: skip
+    """A MicroRN distilled on a sequence: uint8 frames ``(H, W, 3)``, all of one size; at most `FITTED` values are kept
+    of their features, evenly spaced frames if there are more."""
+    import hashlib
+    import tempfile
+
+    from lib import training
+
+    channels = 16 * model.config.width
+    values = 2 * channels * max(1, images[0].shape[0] // STRIDE) * max(1, images[0].shape[1] // STRIDE)
+    kept = max(1, min(len(images), FITTED // values))
+    chosen = [images[i] for i in np.unique(np.linspace(0, len(images) - 1, kept).round().astype(int))]
+    digest = hashlib.sha256(b"".join(np.ascontiguousarray(image).tobytes() for image in chosen)).hexdigest()
+    task = StudentTask(
+        "microdosing.fit", config, Source(lambda: chosen, {"frames": digest}), lambda: model, channels,
+        {"teacher": model.identity().hex()}, step=step, seed=seed,
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        training.train(task, device=device, run_dir=folder, quiet=quiet)
+    return task.student.eval()
 
 
 # -------------------------------------------------------------------------------------------------------------- motion
