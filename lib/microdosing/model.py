@@ -31,6 +31,7 @@ from lib.microdosing.config import MicroConfig, ModelConfig
 
 STRIDE = 16  # pixels of one position of y
 MULTIPLE = 64  # pixels of one position of z
+SPREAD = 5.0  # of y at the start: with PyTorch's own it is 0.4, and rounding to whole numbers would leave nothing
 SMALLEST_SCALE, LARGEST_SCALE, SCALES = 0.11, 256.0, 64
 WIDEST = 1023  # K of the widest Gaussian table
 HYPER_WIDEST = 63  # K of the hyper-latent's tables
@@ -74,6 +75,8 @@ class Encoder(nn.Sequential):
             c_in, c_out = width << level, width << level + 1
             layers += [_conv(c_in, c_out, 3, 2), ChannelNorm(c_out), nn.ReLU()]
         super().__init__(*layers, _conv(16 * width, latent, 3))
+        with torch.no_grad():
+            self[-1].weight.mul_(SPREAD)
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(2 * x - 1)
