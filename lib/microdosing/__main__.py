@@ -78,6 +78,7 @@ def _encode(arguments: argparse.Namespace) -> dict[str, Any]:
 
     if arguments.frames is not None and arguments.frames < 1:
         raise UserError(f"--frames is {arguments.frames}, it must be at least 1")
+    codecs.checked_bits(arguments.bits)  # before the work
     about = video.probe(arguments.input)
     codec = codecs.load(arguments.preset, arguments.device)
     config = configs.load("06_microdosing", arguments.preset).student

@@ -142,7 +142,7 @@ class Codec:
             UserError: no frames, frames of several sizes or of another kind, a value out of range, or a ``group``
                 without trained motion networks.
         """
-        information = b"" if student is None else side.pack(student.folded(), student.config, _checked_bits(bits))
+        information = b"" if student is None else side.pack(student.folded(), student.config, checked_bits(bits))
         weights = self._weights(information)
         step = rounded_step(step)
         if not isinstance(group, int) or group < 1:
@@ -190,7 +190,7 @@ class Codec:
         if not (isinstance(bpp, (int, float)) and bpp > 0):
             raise UserError(f"bpp is {bpp!r}, it must be above 0")
         pixels = frames[0].shape[0] * frames[0].shape[1]
-        information = 0 if student is None else len(side.pack(student.folded(), student.config, _checked_bits(bits)))
+        information = 0 if student is None else len(side.pack(student.folded(), student.config, checked_bits(bits)))
         overhead = 8 * information / (pixels * len(frames))
         if group == 1:
             chosen = [frames[i] for i in np.unique(np.linspace(0, len(frames) - 1, samples).round().astype(int))]
@@ -302,7 +302,8 @@ def rounded_step(step: float) -> float:
     return round(step / STEP_UNIT) * STEP_UNIT
 
 
-def _checked_bits(bits: int) -> int:
+def checked_bits(bits: int) -> int:
+    """``bits``, or a `UserError` where weights cannot have so many."""
     if not (isinstance(bits, int) and side.FEWEST_BITS <= bits <= side.MOST_BITS):
         raise UserError(f"bits is {bits!r}: weights take {side.FEWEST_BITS} to {side.MOST_BITS} bits each")
     return bits
