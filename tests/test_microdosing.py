@@ -43,6 +43,8 @@ def tiny_codec(seed: int = 0) -> Codec:
     settings = {"hidden": 8, "hyper": 8, "rate": 1.0, "mse": 0.1, "lpips": 0.0, "shift": 2.0, "crop": 64}
     moving = MotionPrior(6, MotionConfig.model_validate(settings | {"train": TRAIN}))
     with torch.no_grad():
+        for block in model.generator.residual:
+            block.body[4].weight.normal_()
         for prior in (model.prior, moving.prior):
             prior.scales[4].weight.mul_(20)
             prior.means[4].weight.mul_(10)
