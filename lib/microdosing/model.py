@@ -91,7 +91,7 @@ class ResidualBlock(nn.Module):
             _conv(channels, channels, 3), ChannelNorm(channels), nn.ReLU(), _conv(channels, channels, 3),
             ChannelNorm(channels),
         )  # fmt: skip
-        # a block starts as the identity: nine random ones would bury the head's features under nine times their variance
+        # starts as the identity: nine random blocks would bury the head's features under nine times their variance
         nn.init.zeros_(self.body[4].weight)
 
     def forward(self, x: Tensor) -> Tensor:
