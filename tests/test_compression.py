@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.autograd.functional import jacobian
 
+from lib import entropy
 from lib.compression import bitstream
 from lib.compression.bitstream import BitstreamError
 from lib.compression.codec import Codec, as_pixels
@@ -286,7 +287,7 @@ def test_tables_are_what_the_format_says():
 
 
 def test_level_round_trip_with_escapes_and_segments(monkeypatch):
-    monkeypatch.setattr(bitstream, "SEGMENT", 100)
+    monkeypatch.setattr(entropy, "SEGMENT", 100)
     rng = np.random.default_rng(0)
     index = rng.integers(0, 76, 730).astype(np.uint8)
     symbols = np.round(rng.standard_cauchy(730) * 50).clip(-bitstream.LARGEST, bitstream.LARGEST).astype(np.int32)

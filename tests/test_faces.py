@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import torch
 
-from lib import config, faces, paths, training
+from lib import config, faces, paths, training, video
 from lib.data import actors
 from lib.errors import UserError
-from lib.faces import baselines, composite, evaluate, measures, people, video
+from lib.faces import baselines, composite, evaluate, measures, people
 from lib.faces.align import _MIRROR, align, hull_mask, template
 from lib.faces.comb import FULL_WIDTHS, Comb, growth, side
 from lib.faces.detect import CHOICES, DlibDetector, Face, choose, track

@@ -150,7 +150,7 @@ def real(name: str, side: int, boxes: int, window: int) -> dict[str, Faces]:
 
 def clip_faces(path: Path, side: int, boxes: int = 8, window: int = 7) -> Faces:
     """The aligned faces of one clip; frames without a face are left out."""
-    from lib.faces import video
+    from lib import video
     from lib.faces.detect import DlibDetector, track
 
     found = track(video.read(path), DlibDetector(boxes), "largest", window)

@@ -16,8 +16,8 @@ import cv2
 import numpy as np
 import torch
 
+from lib import video
 from lib.errors import UserError
-from lib.faces import video
 from lib.faces.align import align, hull_mask
 from lib.faces.comb import Comb, side
 from lib.faces.composite import CHOSEN, METHODS, composite

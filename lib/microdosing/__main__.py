@@ -1,0 +1,178 @@
+"""``python -m lib.microdosing encode IN.mp4 OUT.mdc [--bpp B]`` · ``decode IN.mdc OUT.mp4`` · ``info IN.mdc``."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+from lib.errors import UserError, command_line, explain_os_error
+
+MOST_MEMORY = 2**32  # bytes of the frames of a sequence
+
+
+def _arguments() -> argparse.Namespace:
+    class Parser(argparse.ArgumentParser):
+        def error(self, message: str) -> NoReturn:
+            raise UserError(f"{message}; see python -m lib.microdosing --help")
+
+    parser = Parser(prog="python -m lib.microdosing", description="The codec of chapter 6.", allow_abbrev=False)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, text: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        added.add_argument("input", metavar="IN", type=Path)
+        added.add_argument("--json", action="store_true", help="a summary as JSON on stdout")
+        if name != "info":
+            added.add_argument("output", metavar="OUT", type=Path)
+            added.add_argument("--preset", default="laptop", help="whose checkpoint: laptop (default), full, smoke")
+            added.add_argument("--device", default="cpu", help="cpu (default), auto, cuda")
+        return added
+
+    encode = command("encode", "A video to a stream; a student is distilled on it and travels along.")
+    encode.add_argument("--bpp", type=float, metavar="B", help="most bits per pixel, the student's weights included")
+    encode.add_argument("--bits", type=int, default=8, help="of the student's weights, 2..8 (default 8)")
+    encode.add_argument("--group", type=int, default=1, help="frames from key frame to key frame (default 1: all are)")
+    encode.add_argument("--frames", type=int, help="only so many frames (default all)")
+    encode.add_argument("--fit-steps", type=int, metavar="N", help="of the student's training (default: the preset's)")
+    encode.add_argument("--no-student", action="store_true", help="the teacher itself decodes")
+    decode = command("decode", "A stream to a video file (H.264, .mp4, .mov or .mkv).")
+    decode.add_argument("--first", type=int, default=0, help="number of the first frame (default 0)")
+    decode.add_argument("--frames", type=int, help="only so many frames (default all)")
+    command("info", "What a stream holds; needs no checkpoint.")
+    return parser.parse_args()
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def read(path: Path) -> bytes:
+    """A stream file, of bounded size whatever the path names (a device may never end)."""
+    from lib.microdosing.stream import MAGIC, MAX_BYTES, BitstreamError
+
+    try:
+        with path.open("rb") as file:
+            data = file.read(len(MAGIC))
+            if data == MAGIC:
+                data += file.read(MAX_BYTES)
+    except OSError as error:
+        raise explain_os_error(error, path, "read") from None
+    if len(data) > MAX_BYTES:
+        raise BitstreamError(f"{path} is larger than any stream can be ({MAX_BYTES} bytes)")
+    return data
+
+
+def _encode(arguments: argparse.Namespace) -> dict[str, Any]:
+    from lib import config as configs
+    from lib import video
+    from lib.files import write_atomically
+    from lib.microdosing import codec as codecs
+    from lib.microdosing.tasks import fit
+
+    if arguments.frames is not None and arguments.frames < 1:
+        raise UserError(f"--frames is {arguments.frames}, it must be at least 1")
+    codecs.checked_bits(arguments.bits)  # before the work
+    about = video.probe(arguments.input)
+    codec = codecs.load(arguments.preset, arguments.device)
+    config = configs.load("06_microdosing", arguments.preset).student
+    if arguments.fit_steps is not None:
+        config = configs.override(config, {"train.steps": arguments.fit_steps})
+    frames, left = [], MOST_MEMORY
+    for frame in itertools.islice(video.read(arguments.input), arguments.frames):
+        left -= frame.nbytes
+        if left < 0:
+            raise UserError(f"{arguments.input} does not fit into memory after {len(frames)} frames; use --frames")
+        frames.append(frame)
+    times: dict[str, float] = {}
+    student = None
+    start = time.perf_counter()
+    if not arguments.no_student:
+        _say(f"distilling a student on {len(frames)} frames of {about.width} x {about.height} pixels ...")
+        student = fit(codec.model, frames, config, device=arguments.device)
+        times["fit"] = time.perf_counter() - start
+    options = {"bits": arguments.bits, "group": arguments.group}
+    step = 1.0
+    if arguments.bpp is not None:
+        _say(f"looking for the quantiser step for {arguments.bpp:g} bpp ...")
+        step = codec.choose_step(frames, arguments.bpp, student, **options)
+    _say(f"encoding with step {step:g} ...")
+    start = time.perf_counter()
+    data = codec.compress_sequence(frames, student, step=step, rate=about.rate, **options)
+    times["encode"] = time.perf_counter() - start
+    error = [
+        np.square(decoded.astype(np.float64) - frame).mean()
+        for decoded, frame in zip(codec.decompress_sequence(data), frames, strict=True)
+    ]
+    write_atomically(arguments.output, data)
+    return {
+        "bytes": len(data),
+        "bpp": round(8 * len(data) / (about.width * about.height * len(frames)), 5),
+        "frames": len(frames),
+        "side_information_bytes": codec.open(data).header.side,
+        "step": step,
+        "psnr": round(float(np.mean(10 * np.log10(255**2 / np.maximum(error, 1e-9)))), 3),
+        "seconds": {name: round(value, 2) for name, value in times.items()},
+    }
+
+
+def _decode(arguments: argparse.Namespace) -> dict[str, Any]:
+    from lib import video
+    from lib.microdosing import codec as codecs
+
+    if arguments.output.suffix.lower() not in video.FORMATS:
+        raise UserError(f"cannot write {arguments.output.name}: name it with one of {', '.join(video.FORMATS)}")
+    data = read(arguments.input)
+    codec = codecs.load(arguments.preset, arguments.device)
+    header = codec.open(data).header
+    _say(f"decoding {len(data)} bytes ...")
+    start = time.perf_counter()
+    frames = codec.decompress_sequence(data, arguments.first, arguments.frames)
+    count = video.write(arguments.output, frames, header.rate, crf=8)
+    seconds = round(time.perf_counter() - start, 3)
+    return {"frames": count, "width": header.width, "height": header.height, "bytes": len(data), "seconds": seconds}
+
+
+def _info(arguments: argparse.Namespace) -> dict[str, Any]:
+    from lib.microdosing.stream import VERSION, Stream
+
+    data = read(arguments.input)
+    header = Stream(data).header
+    keys = [length for length, key in zip(header.lengths, header.keys, strict=True) if key]
+    return {
+        "bytes": len(data),
+        "bpp": round(8 * len(data) / (header.width * header.height * len(header.keys)), 5),
+        "width": header.width,
+        "height": header.height,
+        "frames": len(header.keys),
+        "frames_per_second": round(float(header.rate), 3),
+        "version": VERSION,
+        "model": header.model.hex(),
+        "step": header.step,
+        "header_bytes": header.size,
+        "side_information_bytes": header.side,
+        "side_information_share": round(header.side / len(data), 5),
+        "key_frames": len(keys),
+        "key_frame_bytes": sum(keys),
+        "inter_frame_bytes": sum(header.lengths) - sum(keys),
+    }
+
+
+def main() -> None:
+    """Run one command; errors are one line and exit code 2, output files appear whole or not at all."""
+    arguments = _arguments()
+    result = {"encode": _encode, "decode": _decode, "info": _info}[arguments.command](arguments)
+    if arguments.json:
+        print(json.dumps(result))
+    else:
+        print("\n".join(f"{name.replace('_', ' ')}: {value}" for name, value in result.items()))
+
+
+if __name__ == "__main__":
+    command_line(main)

@@ -1,0 +1,280 @@
+"""Chapter 6 around the codec: training from teacher to student, golden logs, measurements, command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from test_microdosing import MICRO, TRAIN, clip, tiny_codec, tiny_student
+
+from lib import config as configs
+from lib import metrics, microdosing, paths, training, video
+from lib.errors import UserError, command_line
+from lib.microdosing import __main__ as command
+from lib.microdosing import baselines, evaluate, losses, sequences, tasks
+from lib.microdosing import codec as codecs
+from lib.microdosing.codec import Codec
+from lib.microdosing.config import RateConfig, StudentConfig
+from lib.microdosing.profile import STAGES, profile, totals
+from lib.microdosing.stream import Stream
+
+GOLDEN = Path(__file__).with_name("golden")
+CHAIN = ("base", "teacher", "distilled_carphone", "truth_carphone", "ablation_bits_4", "motion")
+
+
+@pytest.fixture(scope="module")
+def codec() -> Codec:
+    return tiny_codec()
+
+
+# ------------------------------------------------------------------------------------------------------------ training
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory):
+    """Every kind of task trained at preset smoke, each from the one before: (runs folder, log by name)."""
+    folder, logs = tmp_path_factory.mktemp("runs"), {}
+    threads, before = torch.get_num_threads(), os.environ.get("GMMP_RUNS")
+    os.environ["GMMP_RUNS"] = str(folder)
+    torch.set_num_threads(1)
+    try:
+        for name in CHAIN:
+            task = training.make_task(f"microdosing.{name}", "smoke")
+            logs[name] = training.train(task, device="cpu", quiet=True).log
+        yield logs
+    finally:
+        torch.set_num_threads(threads)
+        os.environ.pop("GMMP_RUNS") if before is None else os.environ.update(GMMP_RUNS=before)
+
+
+@pytest.mark.parametrize("name", CHAIN)
+def test_golden_log(chain, name):
+    """Training at preset smoke gives the numbers it gave before; ``GOLDEN=write`` stores new ones."""
+    log = chain[name].drop(columns=["seconds", "images_per_second"])
+    path = GOLDEN / f"microdosing_{name}.csv"
+    if os.environ.get("GOLDEN") == "write":
+        log.to_csv(path, index=False)
+    expected = pd.read_csv(path)
+    assert list(log.columns) == list(expected.columns)
+    np.testing.assert_allclose(log.to_numpy(), expected.to_numpy(), rtol=1e-3, atol=1e-6)
+
+
+def test_trained_models_are_found_and_code(chain):
+    codec, student = microdosing.load("smoke"), microdosing.load_student("smoke", "carphone")
+    assert codec.motion is not None
+    frames = [frame[:64, :64] for frame in sequences.frames("carphone", configs.load("06_microdosing", "smoke")
+                                                            .sequences["carphone"])]  # fmt: skip
+    data = codec.compress_sequence(frames, student, group=3)
+    assert len(list(microdosing.load("smoke").decompress_sequence(data))) == 3
+    assert codec.id == codec.model.half().float().identity()  # half precision on the disk changes nothing
+
+
+def test_students_do_not_change_the_teacher(chain):
+    before = microdosing.load("smoke").id
+    training.train(training.make_task("microdosing.generic", "smoke"), device="cpu", quiet=True)
+    assert microdosing.load("smoke").id == before
+
+
+def test_what_is_not_trained_says_how(monkeypatch, tmp_path):
+    monkeypatch.setenv("GMMP_RUNS", str(tmp_path))
+    monkeypatch.setattr(paths, "CHECKPOINTS", tmp_path)
+    with pytest.raises(UserError, match=r"python -m lib.training microdosing.teacher"):
+        microdosing.load("smoke")
+    with pytest.raises(UserError, match=r"python -m lib.training microdosing.base"):
+        training.train(training.make_task("microdosing.teacher", "smoke"), device="cpu", quiet=True)
+    with pytest.raises(UserError, match="no sequence of bikes"):
+        training.make_task("microdosing.distilled_bikes", "smoke")
+
+
+def test_every_ablation_is_another_config():
+    for preset in ("smoke", "laptop", "full"):
+        chapter = configs.load("06_microdosing", preset)
+        hashes = {configs.config_hash(tasks.ablated(chapter.ablation, name)) for name in tasks.ABLATIONS}
+        assert len(hashes) >= len(tasks.ABLATIONS) - 1  # one_block is the reference where there is one
+
+
+def test_laptop_student_is_twenty_times_smaller():
+    chapter = configs.load("06_microdosing", "laptop")
+    model = chapter.base.model
+    with torch.device("meta"):
+        generator = microdosing.codec.HiFiC(model).generator
+    count = sum(parameter.numel() for parameter in generator.parameters())
+    residual = sum(parameter.numel() for parameter in generator.residual.parameters())
+    shapes = microdosing.MicroRN.shapes(16 * model.width, chapter.student.micro)
+    student = sum(int(np.prod(shape)) for shape in shapes.values())
+    assert count / (count - residual + student) >= 20
+
+
+def test_rate_weight_steers():
+    config = RateConfig(target=0.5, above=2.0, below=0.1, settle=10, mse=1.0, lpips=0.0)
+    weights = [float(losses.rate_weight(torch.tensor(bpp), config, step)) for bpp, step in
+               ((0.4, 20), (0.6, 20), (0.6, 0), (0.8, 0))]  # fmt: skip
+    assert weights == pytest.approx([0.1, 2.0, 0.05, 1.0])
+
+
+def test_adversarial_losses():
+    real, fake = torch.tensor([2.0]), torch.tensor([-2.0])
+    assert losses.discriminator_loss(real, fake) < losses.discriminator_loss(fake, real)
+    assert losses.generator_loss(real) < losses.generator_loss(fake)
+
+
+def test_fit_learns_the_teachers_residuals(codec):
+    settings = {"micro": MICRO.model_dump(), "features": 1.0, "mse": 0.01, "lpips": 0.0, "crop": 64}
+    config = StudentConfig.model_validate(settings | {"train": TRAIN | {"steps": 60, "lr": 1e-2}})
+    frames = clip(4)
+    student = tasks.fit(codec.model, frames, config, quiet=True)
+    with torch.no_grad():
+        x = torch.cat([torch.nn.functional.pad(codec._tensor(frame), (0, 38, 0, 58)) for frame in frames])
+        h = codec.model.generator.head(tasks.coded(codec.model, x)[0])
+        r = codec.model.generator.residual(h)
+        mine = student(h)
+    assert float((mine - r).square().mean()) < 0.9 * float(r.square().mean())
+
+
+def test_sequences():
+    config = configs.load("06_microdosing", "laptop").sequences["bigbuckbunny"]
+    frames = sequences.frames("bigbuckbunny", config.model_copy(update={"frames": 2, "first": 1}))
+    assert frames.shape == (2, 180, 320, 3) and frames.dtype == np.uint8 and frames.std() > 10
+    whole = np.full((5, 6, 3), 10, np.uint8)
+    whole[:, :3] = 20
+    assert sequences._reduced(whole, 2)[:, :, 0].tolist() == [[20, 15, 10]] * 2
+    with pytest.raises(UserError, match="ends after 120 frames"):
+        sequences.frames("carphone", config.model_copy(update={"frames": 121, "reduce": 1}))
+
+
+# -------------------------------------------------------------------------------------------------------- measurements
+
+
+def test_profile_and_totals(codec):
+    frame = profile(codec.model, {"student": tiny_student().folded()}, 64, 96, repeats=2)
+    assert list(frame["stage"]) == [*STAGES, *STAGES] and (frame["ms"] > 0).all()
+    assert frame.groupby("decoder")["ms_share"].sum().tolist() == pytest.approx([1, 1])
+    found = totals(frame).set_index("decoder")
+    generator = sum(parameter.numel() for parameter in codec.model.generator.parameters())
+    assert found.loc["teacher", "parameters"] == generator and found.loc["teacher", "time_ratio"] == 1
+    assert found.loc["student", "times_smaller"] > 1 and found.loc["student", "macs"] < found.loc["teacher", "macs"]
+
+
+def test_table_amortisation_and_cross_sequences(codec):
+    frames = clip(3, 176, 176)
+    students = {"eight bits": (tiny_student(), 8), "four bits": (tiny_student(), 4)}
+    table = evaluate.table(codec, frames, students, repeats=1, most=6).set_index("decoder")
+    assert list(table.index) == ["teacher", *students] and not table.isna().any(axis=None)
+    assert table.loc["teacher", "side_bpp"] == 0 < table.loc["four bits", "side_bpp"]
+    assert table.loc["four bits", "side_bpp"] < table.loc["eight bits", "side_bpp"]
+    data = codec.compress_sequence(frames, tiny_student())
+    assert table.loc["eight bits", "bpp"] == pytest.approx(8 * len(data) / (176 * 176 * 3), rel=0.001)
+    count = evaluate.break_even(data)
+    shares = evaluate.amortisation(data, [1, max(1, count - 1), count, 10 * count])["share"]
+    assert shares.is_monotonic_decreasing and shares[2] <= 0.1 and (count == 1 or shares[1] > 0.1)
+    cross = evaluate.cross_sequences(codec, {"a": frames[:1], "b": clip(1)}, students)
+    assert len(cross) == 6 and cross["lpips"].notna().all()
+
+
+def test_over_time_temporal_and_drift(codec):
+    frames = clip(3)
+    data = codec.compress_sequence(frames, tiny_student(), group=3)
+    rows = evaluate.over_time(codec, data, frames)
+    assert list(rows["key"]) == [True, False, False] and rows["bytes"].sum() < len(data)
+    lpips = metrics.Lpips("alex")
+    same = evaluate.temporal(frames, frames, lpips)
+    assert len(same) == 2 and (same["change_psnr"] == evaluate.LOSSLESS).all() and not same["temporal_lpips"].any()
+    still = evaluate.temporal(frames, [frames[0]] * 3, lpips)
+    assert (still["change_psnr"] < 40).all() and (still["temporal_lpips"] > 0).all()
+    assert evaluate.drift(codec, data)["largest"].max() <= 3
+    curve = evaluate.rate_curve(codec, frames[:1], None, (0.25, 4.0))
+    assert curve["bpp"].is_monotonic_decreasing
+
+
+@pytest.mark.parametrize("name", sorted(baselines.STILLS))
+def test_stills_keep_to_their_budget(name):
+    photo = sequences.held_out()[0][1][:128, :128]
+    sizes = [baselines.still(name, photo, budget) for budget in (1500, 3000)]
+    assert all(size <= budget for (_, size), budget in zip(sizes, (1500, 3000), strict=True))
+    errors = [np.square(decoded.astype(float) - photo).mean() for decoded, _ in sizes]
+    assert errors[1] < errors[0] and sizes[0][0].shape == photo.shape
+
+
+@pytest.mark.parametrize("name", sorted(baselines.ENCODERS))
+def test_video_codecs_come_near_their_budget(name):
+    frames = clip(8, 64, 96)
+    decoded, sizes = baselines.sequence(name, frames, 12000)
+    assert len(decoded) == len(sizes) == 8 and decoded[0].shape == (64, 96, 3)
+    assert sum(sizes) < 16000 and np.abs(decoded[3].astype(int) - frames[3]).mean() < 12
+
+
+# -------------------------------------------------------------------------------------------------------- command line
+
+
+@pytest.fixture
+def run(codec, monkeypatch, tmp_path, capsys):
+    """``run("encode", …)`` is the command with the tiny codec: (exit code, stdout, stderr)."""
+    monkeypatch.setattr(codecs, "load", lambda preset, device: codec)
+    monkeypatch.chdir(tmp_path)
+    video.write(Path("in.mp4"), clip(4, 64, 96), 25, crf=1)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["lib.microdosing", *map(str, arguments)])
+        try:
+            command_line(command.main)
+            code = 0
+        except SystemExit as leaving:
+            code = leaving.code
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def test_encode_info_decode(run, tmp_path):
+    options = ("--preset", "smoke", "--fit-steps", 2, "--group", 2, "--bits", 6, "--json")
+    code, out, err = run("encode", "in.mp4", "x.mdc", *options)
+    assert code == 0, err
+    report, data = json.loads(out), (tmp_path / "x.mdc").read_bytes()
+    assert report["bytes"] == len(data) and report["frames"] == 4 and "distilling" in err
+    assert 0 < report["side_information_bytes"] == Stream(data).header.side
+    code, out, _ = run("info", "x.mdc", "--json")
+    info = json.loads(out)
+    assert code == 0 and (info["width"], info["height"], info["frames"], info["key_frames"]) == (96, 64, 4, 2)
+    parts = ("header_bytes", "side_information_bytes", "key_frame_bytes", "inter_frame_bytes")
+    assert sum(info[name] for name in parts) == len(data)
+    assert "side information bytes: " in run("info", "x.mdc")[1]
+    assert run("decode", "x.mdc", "out.mp4")[0] == 0
+    assert len(list(video.read(tmp_path / "out.mp4"))) == 4
+    assert json.loads(run("decode", "x.mdc", "out.mkv", "--first", 1, "--frames", 2, "--json")[1])["frames"] == 2
+
+
+def test_encode_within_a_budget(run):
+    code, out, err = run("encode", "in.mp4", "x.mdc", "--no-student", "--frames", 2, "--json")
+    free = json.loads(out)
+    assert code == 0 and free["side_information_bytes"] == 0 and free["frames"] == 2, err
+    tight = json.loads(run("encode", "in.mp4", "y.mdc", "--no-student", "--frames", 2, "--bpp", free["bpp"] * 0.8,
+                           "--json")[1])  # fmt: skip
+    assert tight["bpp"] <= free["bpp"] * 0.8 * 1.02 and tight["step"] > 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("encode", "none.mp4", "x.mdc"), "does not exist"),
+        (("encode", "in.mp4", "x.mdc", "--no-student", "--bpp", "0"), "above 0"),
+        (("encode", "in.mp4", "x.mdc", "--no-student", "--bpp", "0.0001"), "at least"),
+        (("encode", "in.mp4", "x.mdc", "--frames", "0"), "at least 1"),
+        (("encode", "in.mp4", "x.mdc", "--preset", "smoke", "--fit-steps", "1", "--bits", "1"), "2 to 8"),
+        (("encode", "in.mp4", "in.mp4/x.mdc", "--no-student"), "cannot write"),
+        (("decode", "in.mp4", "out.mp4"), "no microdosing stream"),
+        (("decode", "in.mp4", "out.avi"), ".mp4, .mov, .mkv"),
+        (("info", "/dev/zero"), "no microdosing stream"),
+        (("encode",), "--help"),
+        (("polish", "in.mp4"), "--help"),
+    ],
+)
+def test_errors_are_one_line(run, tmp_path, arguments, message):
+    code, out, err = run(*arguments)
+    assert code == 2 and not out and err.splitlines()[-1].startswith("error: ") and message in err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mp4"]
