@@ -393,7 +393,7 @@ def _measured(models: Models, work: str, width: int, height: int) -> tuple[float
 
     torch.set_num_threads(1)
     prior = models["photos"]
-    _, image = next(pair for pair in images.held_out() if min(pair[1].shape[:2]) >= 256)
+    _, image = next(pair for pair in data.held_out_photos() if min(pair[1].shape[:2]) >= 256)
     tiled = np.tile(image, (-(-height // image.shape[0]), -(-width // image.shape[1]), 1))[:height, :width]
     x = torch.from_numpy(tiled.copy()).permute(2, 0, 1)[None].float() / 255
     degrade = {"denoise": "noise 25", "deblock": "JPEG 10", "inpaint": "text"}[work]
