@@ -110,7 +110,7 @@ def path(result: solve.Result, truth: Tensor, shown: Sequence[int]) -> tuple[Fig
     for ax, name, title, colour in zip(
         axes,
         ("data term", "prior term", "psnr"),
-        ("$d(T(z), y)$", "$-\\log p(T(z))$", "PSNR, never seen by the search"),
+        ("$d(T(z), y)$", "$-\\log p(T(z))$", "PSNR (never seen)"),
         (COLOURS["noise"], COLOURS["flow"], INK),
         strict=True,
     ):
@@ -123,7 +123,7 @@ def cells(table: pd.DataFrame, ours: str) -> Drawing:
     """PSNR of ours less that of deep image prior, at both stops, for every data set and degradation."""
     rows = table.pivot_table(index=["data_set", "degradation"], columns="method", values="psnr_dip", sort=False)
     sets = list(dict.fromkeys(rows.index.get_level_values(0)))
-    fig, axes = plt.subplots(1, len(sets), figsize=plotting.size(2.9), sharey=True, squeeze=False)
+    fig, axes = plt.subplots(1, len(sets), figsize=plotting.size(3.1), sharey=True, squeeze=False)
     frame = []
     for ax, name in zip(axes[0], sets, strict=True):
         part = rows.loc[name]
@@ -134,7 +134,7 @@ def cells(table: pd.DataFrame, ours: str) -> Drawing:
             frame.append(pd.DataFrame({"data_set": name, "degradation": part.index, "stop": stop, "gain": gain.values}))
         ax.axvline(0, color=INK, linewidth=0.8)
         ax.set(title=name, yticks=places, yticklabels=part.index, xlabel="dB")
-    axes[0][-1].legend(loc="lower right", fontsize=7)
+    fig.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return fig, pd.concat(frame)
 
 
