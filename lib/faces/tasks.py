@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
 
@@ -21,23 +22,23 @@ from lib.training import Task
 _SMALLEST_SSIM = 16  # pixels; smaller pictures are enlarged for it
 
 
+@functools.lru_cache(maxsize=32)
+def _window(size: int, device: torch.device) -> Tensor:
+    """Row i holds the weights, summing to 1, with which pixel i of a line of ``size`` sees the line: ``(size, size)``."""
+    position = torch.arange(size, device=device, dtype=torch.float32)
+    apart = position[:, None] - position
+    weights = torch.exp(-apart.square() / (2 * 1.5**2)) * (apart.abs() <= 5)
+    return weights / weights.sum(1, keepdim=True)
+
+
 def ssim_map(x: Tensor, y: Tensor) -> Tensor:
     """Structural similarity at every pixel, mean over channels, (N, 1, H, W); Gaussian window of 11 pixels, sigma 1.5.
 
     The window is cut off at the border and weighted anew, so that the map has the size of the images.
     """
-    position = torch.arange(11, device=x.device, dtype=torch.float32) - 5
-    window = torch.exp(-position.square() / (2 * 1.5**2))
-    window = window / window.sum()
-    n, c, h, w = x.shape
-
-    def blur(stack: Tensor) -> Tensor:
-        stack = F.conv2d(stack.reshape(-1, 1, h, w), window.view(1, 1, 1, 11), padding=(0, 5))
-        return F.conv2d(stack, window.view(1, 1, 11, 1), padding=(5, 0))
-
-    weight = blur(torch.ones(1, 1, h, w, device=x.device))
-    stacked = torch.stack([x, y, x * x, y * y, x * y])
-    mx, my, xx, yy, xy = (blur(stacked) / weight).view(5, n, c, h, w)
+    # as matrix products: on a CPU several times as fast as convolutions of one channel
+    rows, columns = _window(x.shape[2], x.device), _window(x.shape[3], x.device).T
+    mx, my, xx, yy, xy = rows @ torch.stack([x, y, x * x, y * y, x * y]).contiguous() @ columns
     vx, vy, cov = xx - mx * mx, yy - my * my, xy - mx * my
     c1, c2 = 0.01**2, 0.03**2
     found = (2 * mx * my + c1) * (2 * cov + c2) / ((mx * mx + my * my + c1) * (vx + vy + c2))
