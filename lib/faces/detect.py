@@ -57,13 +57,11 @@ class DlibDetector:
 
     def __init__(self, boxes: int = BOXES, threshold: float = 0.0) -> None:
         self.boxes, self.threshold = boxes, threshold
-        self.detector, self.predictor = _models()
+        self.detector, _ = _models()
 
     def __call__(self, image: np.ndarray) -> list[Face]:
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
             raise UserError(f"faces are looked for in uint8 images (H, W, 3), not {image.dtype} of {image.shape}")
-        import dlib
-
         image = np.ascontiguousarray(image)
         # the detector's window is 80 pixels: small pictures are enlarged, large ones reduced
         shortest, longest = sorted(image.shape[:2])
@@ -76,15 +74,12 @@ class DlibDetector:
         )
         found, scores, _ = self.detector.run(small, 0, self.threshold)
 
-        def predict(box: Box) -> np.ndarray:
-            shape = self.predictor(image, dlib.rectangle(*(round(edge) for edge in box)))
-            return np.array([(point.x + 0.5, point.y + 0.5) for point in shape.parts()])
-
         faces = []
         for rectangle, score in zip(found, scores, strict=True):
             edges = (rectangle.left(), rectangle.top(), rectangle.right() + 1, rectangle.bottom() + 1)
             box = tuple(edge / scale for edge in edges)
-            faces.append(Face(box, averaged(predict, box, self.boxes), float(score)))
+            points = averaged(functools.partial(_predict, image), box, self.boxes)
+            faces.append(Face(box, points, float(score)))
         return sorted(faces, key=lambda face: -face.area)
 
 
@@ -97,6 +92,23 @@ def _models():
 
     folder = fetch("dlib-faces")
     return dlib.get_frontal_face_detector(), dlib.shape_predictor(str(folder / "shape_predictor_68_face_landmarks.dat"))
+
+
+def crop_landmarks(image: np.ndarray, boxes: int = BOXES) -> np.ndarray:
+    """Landmarks ``(68, 2)`` of the face in an aligned crop, uint8 ``(N, N, 3)``: where it is need not be searched."""
+    from lib.faces.align import template
+
+    image = np.ascontiguousarray(image)
+    (left, top), (right, bottom) = template().min(0) * len(image), template().max(0) * len(image)
+    return averaged(functools.partial(_predict, image), (left, top, right, bottom), boxes)
+
+
+def _predict(image: np.ndarray, box: Box) -> np.ndarray:
+    """dlib's landmarks ``(68, 2)`` of the face in a box."""
+    import dlib
+
+    shape = _models()[1](image, dlib.rectangle(*(round(edge) for edge in box)))
+    return np.array([(point.x + 0.5, point.y + 0.5) for point in shape.parts()])
 
 
 # ------------------------------------------------------------------------------------------------------ over a video
