@@ -196,7 +196,7 @@ def parameters(widths: Sequence[int], code: int, counts: Sequence[int] = (1, 2, 
 
 
 def summary(table: pd.DataFrame, by: str = "method") -> pd.DataFrame:
-    """Means of `evaluate.swap_table` by method, in its order, with ``identity``: percent closer to source than target."""
+    """Means of `evaluate.swap_table` by method, in its order; ``identity``: percent closer to source than target."""
     names = list(dict.fromkeys(table[by]))
     table = table.assign(identity=100.0 * (table["to_source"] > table["to_target"]))
     columns = [name for name in table.columns if name not in (by, "target", "source", "frame")]

@@ -25,11 +25,12 @@ _SMALLEST_SSIM = 16  # pixels; smaller pictures are enlarged for it
 
 @functools.lru_cache(maxsize=32)
 def _window(size: int, device: torch.device) -> Tensor:
-    """Row i holds the weights, summing to 1, with which pixel i of a line of ``size`` sees the line: ``(size, size)``."""
-    position = torch.arange(size, device=device, dtype=torch.float32)
-    apart = position[:, None] - position
-    weights = torch.exp(-apart.square() / (2 * 1.5**2)) * (apart.abs() <= 5)
-    return weights / weights.sum(1, keepdim=True)
+    """Row i holds the weights, summing to 1, with which pixel i of a line of ``size`` sees it: ``(size, size)``."""
+    with torch.inference_mode(False):  # it is kept, and used in training, too
+        position = torch.arange(size, device=device, dtype=torch.float32)
+        apart = position[:, None] - position
+        weights = torch.exp(-apart.square() / (2 * 1.5**2)) * (apart.abs() <= 5)
+        return weights / weights.sum(1, keepdim=True)
 
 
 def ssim_map(x: Tensor, y: Tensor) -> Tensor:
