@@ -429,9 +429,15 @@ def test_the_table_of_swaps(monkeypatch):
     monkeypatch.setattr(metrics, "Lpips", lambda: lambda a, b: (a - b).abs().mean().reshape(1))
     monkeypatch.setattr(people, "rendered", faces_of)
     networks = {"comb": Comb(["alma", "hugo"], SMALL, 6), "other": Comb(["dayo", "hugo"], SMALL, 6)}
-    table = evaluate.swap_table(networks, [("alma", "hugo"), ("hugo", "alma")], 1)
-    assert table[["network", "source"]].values.tolist() == [["comb", "hugo"], ["other", "hugo"], ["comb", "alma"]]
-    numbers = table[["ssim", "psnr", "lpips", "light", "contrast", "seam", "to_source", "to_target"]]
+    networks["warp"] = baselines.Warp(faces_of(["hugo"]))
+    table = evaluate.swap_table(networks, [("alma", "hugo"), ("hugo", "alma")], 1, 32)
+    assert table[["method", "source"]].values.tolist() == [
+        ["comb", "hugo"],
+        ["other", "hugo"],
+        ["warp", "hugo"],
+        ["comb", "alma"],
+    ]
+    numbers = table[["ssim", "psnr", "lpips", "light", "contrast", "seam", "to_source", "to_target", "expression"]]
     assert np.isfinite(numbers).all().all()
 
 

@@ -7,6 +7,8 @@ between them (teeth, lids, wrinkles, light) stays as in the picture that is warp
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -15,6 +17,9 @@ from scipy.spatial import Delaunay
 from lib.data.actors.raster import interpolate, rasterise
 from lib.faces.align import align, hull_points, template
 from lib.faces.people import Faces
+
+if TYPE_CHECKING:
+    from lib.faces.evaluate import Truth
 
 _FRAME = np.array([(x, y) for x in (0.0, 0.5, 1.0) for y in (0.0, 0.5, 1.0) if (x, y) != (0.5, 0.5)])
 """Points on the border of a crop, which stay where they are."""
@@ -56,3 +61,27 @@ def nearest_picture(faces: Faces, target: np.ndarray) -> int:
     size = faces.images.shape[1]
     wanted = align(target, size).to_crop(target)
     return int(np.square(faces.landmarks - wanted).sum((1, 2)).argmin())
+
+
+class Warp:
+    """Swaps by `landmark_warp`: for each frame the source's picture that is nearest to it.
+
+    Args:
+        faces: pictures of every person, by name.
+    """
+
+    def __init__(self, faces: Mapping[str, Faces]) -> None:
+        self.faces = dict(faces)
+
+    @property
+    def identities(self) -> tuple[str, ...]:
+        """Whose face can be shown."""
+        return tuple(self.faces)
+
+    def __call__(self, frames: Sequence[Truth], source: str) -> np.ndarray:
+        """Float32 ``(T, N, N, 3)`` in 0..1."""
+        mine, found = self.faces[source], []
+        for each in frames:
+            index = nearest_picture(mine, each.target_landmarks)
+            found.append(landmark_warp(mine.images[index], mine.landmarks[index], each.target_landmarks))
+        return np.stack(found)

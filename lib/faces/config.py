@@ -60,10 +60,16 @@ class ChapterConfig(Config):
     people: tuple[str, ...] = Field(min_length=2, max_length=8, description="rendered actors that are swapped")
     frames: int = Field(ge=4, le=100_000, description="training frames of each rendered actor")
     test_frames: int = Field(ge=2, description="frames of each performance that swaps are measured on")
-    real: Literal["grid10"] = Field("grid10", description="set of real people; not embedded")
+    real: Literal["grid10", "rendered"] = Field(
+        "grid10", description="set of real people; not embedded. rendered: two rendered stand-ins, for tests"
+    )
     comb: CombConfig
-    pair_share: float = Field(0.25, gt=0, le=1, description="steps of a 2-way network, as a share of the comb's")
-    direct_share: float = Field(0.65, gt=0, le=1, description="steps of the network that is not grown: equal time")
+    real_share: float = Field(1.0, gt=0, le=1, description="steps for the real people, as a share of the comb's")
+    pair_share: float = Field(0.25, gt=0, le=1, description="the same of a 2-way network: each person as often")
+    direct_share: float = Field(
+        0.54, gt=0, le=1, description="steps of a network that is not grown, as a share of a grown one's: equal time"
+    )
+    late_share: float = Field(0.1, gt=0, le=1, description="steps of the branch of somebody who is added later")
     boxes: int = Field(8, ge=1, le=64, description="perturbed boxes that landmarks are averaged over")
     window: int = Field(7, ge=1, description="frames of the temporal filter of landmarks, odd")
 

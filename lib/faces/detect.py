@@ -7,6 +7,7 @@ The detector is a small interface, so that another can be put in its place: anyt
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Literal
 
@@ -74,15 +75,27 @@ class DlibDetector:
         )
         found, scores, _ = self.detector.run(small, 0, self.threshold)
 
-        def predict(box: Box) -> np.ndarray:
-            return people.predict(image, box) + 0.5  # the centre of the pixel
-
         faces = []
         for rectangle, score in zip(found, scores, strict=True):
             edges = (rectangle.left(), rectangle.top(), rectangle.right() + 1, rectangle.bottom() + 1)
             box = tuple(edge / scale for edge in edges)
-            faces.append(Face(box, averaged(predict, box, self.boxes), float(score)))
+            points = averaged(functools.partial(_predict, image), box, self.boxes)
+            faces.append(Face(box, points, float(score)))
         return sorted(faces, key=lambda face: -face.area)
+
+
+def crop_landmarks(image: np.ndarray, boxes: int = BOXES) -> np.ndarray:
+    """Landmarks ``(68, 2)`` of the face in an aligned crop, uint8 ``(N, N, 3)``: where it is need not be searched."""
+    from lib.faces.align import template
+
+    image = np.ascontiguousarray(image)
+    (left, top), (right, bottom) = template().min(0) * len(image), template().max(0) * len(image)
+    return averaged(functools.partial(_predict, image), (left, top, right, bottom), boxes)
+
+
+def _predict(image: np.ndarray, box: Box) -> np.ndarray:
+    """dlib's landmarks ``(68, 2)`` of the face in a box, from pixel centres."""
+    return people.predict(image, box) + 0.5
 
 
 # ------------------------------------------------------------------------------------------------------ over a video

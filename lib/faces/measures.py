@@ -18,6 +18,7 @@ __all__ = [
     "flicker",
     "identity_similarity",
     "jitter",
+    "landmark_error",
     "light_error",
     "seam",
 ]
@@ -61,6 +62,12 @@ def identity_similarity(a: np.ndarray, b: np.ndarray) -> float:
 
 
 # ----------------------------------------------------------------------------------------------------------- expression
+
+
+def landmark_error(shown: np.ndarray, wanted: np.ndarray) -> float:
+    """Mean distance of two sets of landmarks ``(68, 2)`` of one person, share of that of the outer eye corners."""
+    eyes = float(np.linalg.norm(wanted[36] - wanted[45]))
+    return float(np.linalg.norm(shown - wanted, axis=-1).mean()) / eyes
 
 
 def expression_error(

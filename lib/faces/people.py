@@ -36,6 +36,9 @@ GRID_SPEAKERS = {
 }
 """The eight speakers of the set ``grid10``, named by their clip."""
 GRID_SECOND = ("pwij3p", "gridx_id2_swwp2s.mpg")  # a second clip of one of them: never trained on
+STAND_INS = ("random-11", "random-12")
+"""Rendered people who stand in for the real ones where the set is ``rendered``, and how many frames they have."""
+STAND_IN_FRAMES = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,23 +132,53 @@ def _rendered(person: str, frames: int, side: int, split: str, progress: bool) -
     return Faces(images, landmarks)
 
 
+def real_names(name: str) -> tuple[str, ...]:
+    """Who is in a set of real people: ``"grid10"``, or ``"rendered"`` for the stand-ins."""
+    if name == "rendered":
+        return STAND_INS
+    if name != "grid10":
+        raise UserError(f"real people are in the set grid10, not {name!r}")
+    return tuple(GRID_SPEAKERS)
+
+
 def real(name: str, side: int, boxes: int, window: int) -> dict[str, Faces]:
-    """Faces of the real people of a set of the catalog, detected, stabilised and aligned: name -> `Faces`.
+    """Faces of the real people of a set, detected, stabilised and aligned: name -> `Faces`.
 
     Raises:
         DataError: the set cannot be had.
         UserError: an unknown set.
     """
-    if name != "grid10":
-        raise UserError(f"real people are in the set grid10, not {name!r}")
+    names = real_names(name)
+    if name == "rendered":
+        return rendered(names, STAND_IN_FRAMES, side, progress=False)
     folder = data.fetch(name)
     return {
         speaker: _kept(
-            {name: data.identity(name), "clip": clip, "side": side, "boxes": boxes, "window": window},
-            lambda clip=clip: clip_faces(folder / clip, side, boxes, window),
+            {
+                name: data.identity(name),
+                "clip": GRID_SPEAKERS[speaker],
+                "side": side,
+                "boxes": boxes,
+                "window": window,
+            },
+            lambda clip=GRID_SPEAKERS[speaker]: clip_faces(folder / clip, side, boxes, window),
         )
-        for speaker, clip in GRID_SPEAKERS.items()
+        for speaker in names
     }
+
+
+def seen(faces: Faces) -> int:
+    """How many frames of a real person's clip are trained on; the last fifth is kept for validation."""
+    return len(faces.images) * 4 // 5
+
+
+def real_clip(name: str, speaker: str) -> list[np.ndarray]:
+    """The frames of a real person's clip, uint8 ``(H, W, 3)``."""
+    from lib import video
+
+    if name == "rendered":
+        return [shot.render(speaker, 192, supersample=1).image for shot in test_shots(speaker, STAND_IN_FRAMES)]
+    return list(video.read(data.fetch(name) / GRID_SPEAKERS[speaker]))
 
 
 def clip_faces(path: Path, side: int, boxes: int = 8, window: int = 7) -> Faces:

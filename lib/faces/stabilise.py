@@ -1,9 +1,13 @@
-"""Landmarks without jitter: averages over perturbed boxes in each frame, and a zero-phase filter over time."""
+"""Landmarks without jitter: averages over perturbed boxes in each frame, and one of two refinements over time.
+
+`smooth` filters the points alone, `carry` also looks at the pictures.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import cv2
 import numpy as np
 from scipy.signal import savgol_filter
 
@@ -67,6 +71,57 @@ def smooth(landmarks: np.ndarray, window: int = 7, order: int = 2) -> np.ndarray
         if length > order:
             out[run] = savgol_filter(out[run], length, order, axis=0, mode="interp")
     return out
+
+
+def carry(frames: Sequence[np.ndarray], landmarks: np.ndarray, radius: int = 3) -> np.ndarray:
+    """Each frame's landmarks averaged with those of the frames around it, carried there by optical flow.
+
+    The flow (Lucas and Kanade 1981, in pyramids) follows the skin from frame to frame, forwards and backwards, so that
+    motion is not blurred away as by a filter. A point whose way back does not end where it began (an eyelid has closed
+    over it) is not carried further.
+
+    Args:
+        frames: uint8 ``(H, W, 3)`` each.
+        landmarks: ``(T, K, 2)`` in pixels; frames without a face hold NaN and stay so.
+        radius: how many frames on each side take part; the weight falls linearly to 0 beyond them.
+    """
+    if len(frames) != len(landmarks):
+        raise UserError(f"{len(frames)} frames and the landmarks of {len(landmarks)} do not fit together")
+    if radius < 1:
+        raise UserError(f"the radius is at least 1 frame, not {radius}")
+    landmarks = np.asarray(landmarks, np.float64)
+    grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
+    total, weight = landmarks.copy(), np.ones(landmarks.shape[:2])
+    for run in runs(np.isfinite(landmarks).all((1, 2))):
+        scale = np.ptp(landmarks[run.start, :, 0])  # about the width of the face
+        window = int(np.clip(scale / 8, 5, 31)) // 2 * 2 + 1
+        for order in (range(run.start, run.stop), range(run.stop - 1, run.start - 1, -1)):
+            on_the_way: list[tuple[np.ndarray, np.ndarray]] = []  # points and whether they are good, the latest first
+            before = None
+            for t in order:
+                if before is not None:
+                    on_the_way = [_followed(grey[before], grey[t], *each, window, scale) for each in on_the_way]
+                    for age, (points, good) in enumerate(on_the_way, 1):
+                        share = good * (1 - age / (radius + 1))
+                        total[t] += share[:, None] * points
+                        weight[t] += share
+                on_the_way = [(landmarks[t], np.ones(landmarks.shape[1], bool)), *on_the_way][:radius]
+                before = t
+    return total / weight[..., None]
+
+
+def _followed(
+    before: np.ndarray, after: np.ndarray, points: np.ndarray, good: np.ndarray, window: int, scale: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Points ``(K, 2)`` of one grey picture in the next, and which of the good ones still are."""
+    settings = {"winSize": (window, window), "maxLevel": 3}
+    start = (points - 0.5).astype(np.float32)[:, None]
+    there, found, _ = cv2.calcOpticalFlowPyrLK(before, after, start, None, **settings)
+    back, found_back, _ = cv2.calcOpticalFlowPyrLK(after, before, there, None, **settings)
+    error = np.linalg.norm(back - start, axis=-1)[:, 0]
+    kept = good & (found[:, 0] > 0) & (found_back[:, 0] > 0) & (error < 0.01 * scale)
+    moved = there[:, 0].astype(np.float64) + 0.5
+    return np.where(kept[:, None], moved, points), kept
 
 
 def jitter(landmarks: np.ndarray) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
 
@@ -10,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lib import data
+from lib import checkpoints, data
+from lib.errors import UserError
 from lib.faces import people
 from lib.faces.align import hull_mask
 from lib.faces.comb import Comb, growth, side
@@ -21,23 +23,24 @@ from lib.training import Task
 _SMALLEST_SSIM = 16  # pixels; smaller pictures are enlarged for it
 
 
+@functools.lru_cache(maxsize=32)
+def _window(size: int, device: torch.device) -> Tensor:
+    """Row i holds the weights, summing to 1, with which pixel i of a line of ``size`` sees it: ``(size, size)``."""
+    with torch.inference_mode(False):  # it is kept, and used in training, too
+        position = torch.arange(size, device=device, dtype=torch.float32)
+        apart = position[:, None] - position
+        weights = torch.exp(-apart.square() / (2 * 1.5**2)) * (apart.abs() <= 5)
+        return weights / weights.sum(1, keepdim=True)
+
+
 def ssim_map(x: Tensor, y: Tensor) -> Tensor:
     """Structural similarity at every pixel, mean over channels, (N, 1, H, W); Gaussian window of 11 pixels, sigma 1.5.
 
     The window is cut off at the border and weighted anew, so that the map has the size of the images.
     """
-    position = torch.arange(11, device=x.device, dtype=torch.float32) - 5
-    window = torch.exp(-position.square() / (2 * 1.5**2))
-    window = window / window.sum()
-    n, c, h, w = x.shape
-
-    def blur(stack: Tensor) -> Tensor:
-        stack = F.conv2d(stack.reshape(-1, 1, h, w), window.view(1, 1, 1, 11), padding=(0, 5))
-        return F.conv2d(stack, window.view(1, 1, 11, 1), padding=(5, 0))
-
-    weight = blur(torch.ones(1, 1, h, w, device=x.device))
-    stacked = torch.stack([x, y, x * x, y * y, x * y])
-    mx, my, xx, yy, xy = (blur(stacked) / weight).view(5, n, c, h, w)
+    # as matrix products: on a CPU several times as fast as convolutions of one channel
+    rows, columns = _window(x.shape[2], x.device), _window(x.shape[3], x.device).T
+    mx, my, xx, yy, xy = rows @ torch.stack([x, y, x * x, y * y, x * y]).contiguous() @ columns
     vx, vy, cov = xx - mx * mx, yy - my * my, xy - mx * my
     c1, c2 = 0.01**2, 0.03**2
     found = (2 * mx * my + c1) * (2 * cov + c2) / ((mx * mx + my * my + c1) * (vx + vy + c2))
@@ -63,6 +66,8 @@ class CombTask(Task):
     """Self-supervised reconstruction: each person's faces through the shared layers and the person's own branch.
 
     One batch for each identity in turn. The input is warped and its colours are changed; what it must become is clean.
+    When a level is done, one face of the first person, and its swap to the second, are kept beside the weights
+    (``strip_<level>``, uint8), and the clean face as ``strip_truth``.
     """
 
     def __init__(
@@ -71,8 +76,14 @@ class CombTask(Task):
         super().__init__(name, config, seed)
         self.chapter, self.names, self.real = chapter, names, real
         self.model = Comb(names, config.widths, config.code, config.shared)
+        for level in range(len(config.widths)):
+            size = side(level)
+            self.register_buffer(f"strip_{level}", torch.zeros(2, 3, size, size, dtype=torch.uint8))
+        self.register_buffer("strip_truth", torch.zeros(3, config.side, config.side, dtype=torch.uint8))
 
     def data_identity(self) -> dict[str, str]:
+        if self.real and self.chapter.real == "rendered":
+            return people.identity(self.names, people.STAND_IN_FRAMES, self.config.side)
         if self.real:
             tracking = f"boxes {self.chapter.boxes}, window {self.chapter.window}, recipe {people.RECIPE}"
             return {self.chapter.real: data.identity(self.chapter.real), "faces": tracking}
@@ -87,9 +98,7 @@ class CombTask(Task):
         self.images, self.masks = {}, {}
         for name in self.names:
             faces = found[name]
-            keep = len(faces.images)
-            if self.real:  # the last frames of the clip are kept for validation
-                keep = keep * 4 // 5
+            keep = people.seen(faces) if self.real else len(faces.images)
             self.images[name] = torch.from_numpy(faces.images[:keep]).permute(0, 3, 1, 2).contiguous()
             # a margin round the hull: compositing blends across its edge
             masks = [hull_mask(points, size, grow=0.06 * size, soft=0.01 * size) for points in faces.landmarks[:keep]]
@@ -150,6 +159,20 @@ class CombTask(Task):
         output = self.model(inputs, self.identity_of(step), level, beta)
         loss, similarity = masked_loss(output, targets, masks, self.config.l1)
         yield "model", loss, {"ssim": similarity, "level": float(level), "beta": float(beta)}
+        last = level == len(self.config.steps) - 1
+        if step + 1 == (self.config.train.steps if last else sum(self.config.steps[: level + 1])):
+            self._keep_strip(level)
+
+    @torch.no_grad()
+    def _keep_strip(self, level: int) -> None:
+        """Keep what the network shows at the end of a level."""
+        self.strip_truth.copy_(self.images[self.names[0]][0])
+        face = self.strip_truth.float()[None] / 255
+        face = F.avg_pool2d(face, self.config.side // side(level))
+        code = self.model.encode(face, level)
+        for row, name in enumerate((self.names[0], self.names[1 % len(self.names)])):
+            shown = self.model.decode(code, name, level)[0].float()
+            self.get_buffer(f"strip_{level}")[row].copy_((shown * 255).round().to(torch.uint8))
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
@@ -158,7 +181,7 @@ class CombTask(Task):
         from lib.faces.evaluate import reconstruction, swap_truth
 
         if self.real:
-            cut = {name: len(faces.images) * 4 // 5 for name, faces in self.found.items()}
+            cut = {name: people.seen(faces) for name, faces in self.found.items()}
             held = {name: Faces(f.images[cut[name] :], f.landmarks[cut[name] :]) for name, f in self.found.items()}
             return {f"{key}_reconstruction": value for key, value in reconstruction(self.model, held).items()}
         count = min(self.chapter.test_frames, 10)
@@ -168,35 +191,97 @@ class CombTask(Task):
         return metrics | {f"{key}_swap": value for key, value in swap_truth(self.model, pairs, count).items()}
 
 
-PAIRS = 4  # two-way networks, so that every one of eight people is in one
+class LateTask(CombTask):
+    """Somebody is added to the trained comb: only the new branch learns, and only it is stored.
+
+    It starts as a copy of the first person's branch. The encoder, the trunk and the other branches stay as they are.
+    """
+
+    def __init__(self, config: CombConfig, chapter: ChapterConfig, seed: int) -> None:
+        super().__init__("faces.late", config, chapter, (LATE,), False, seed)
+        self.model.encoder.requires_grad_(False)
+        self.model.trunk.requires_grad_(False)
+
+    def data_identity(self) -> dict[str, str]:
+        comb = make("comb", self.chapter, self.seed)
+        return super().data_identity() | {"comb": checkpoints.task_hash(comb)}
+
+    def parameter_groups(self) -> dict[str, list[torch.nn.Parameter]]:
+        return {"model": list(self.model.branches.parameters())}
+
+    def _comb(self) -> Comb:
+        """The trained comb; its shared layers become this network's."""
+        task = make("comb", self.chapter, self.seed)
+        found = checkpoints.find(task)
+        if found is None:
+            raise UserError("somebody can only be added to a trained comb; train faces.comb first")
+        checkpoints.restore(task, *found, torch.device("cpu"))
+        for part in ("encoder", "trunk"):
+            getattr(self.model, part).load_state_dict(getattr(task.model, part).state_dict())
+        return task.model
+
+    def setup_data(self, device: torch.device) -> None:
+        super().setup_data(device)
+        self._comb()
+
+    def initialise(self, batch: tuple[Tensor, Tensor, Tensor]) -> None:
+        first = self._comb().branches[self.chapter.people[0]]
+        self.model.branches[LATE].load_state_dict(first.state_dict())
+
+    def weights(self) -> dict[str, Tensor]:
+        return self.model.branches[LATE].state_dict()
+
+    def load_weights(self, tensors: dict[str, Tensor]) -> None:
+        self._comb()
+        self.model.branches[LATE].load_state_dict(tensors)
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """As for the comb; swaps are those of the first two people to the new one."""
+        from lib.faces.evaluate import reconstruction, swap_truth
+
+        count = min(self.chapter.test_frames, 10)
+        held = people.rendered(self.names, count, self.config.side, "validation", progress=False)
+        metrics = {f"{key}_reconstruction": value for key, value in reconstruction(self.model, held).items()}
+        pairs = [(target, LATE) for target in self.chapter.people[:2]]
+        return metrics | {f"{key}_swap": value for key, value in swap_truth(self.model, pairs, count).items()}
 
 
-def _models() -> tuple[str, ...]:
-    ways = ("comb", "direct", "real")
-    return (*ways, *(f"pair_{index}" for index in range(PAIRS)), *(f"twin_{index}" for index in range(PAIRS)))
+PAIRS = 2
+"""How many two-way networks of each kind there are, each of two other people."""
+LATE = "random-5"
+"""Who is added later: a rendered person whom the comb was not trained on."""
+MODELS = (
+    "comb",
+    "real",
+    "direct",
+    *(f"{kind}_{index}" for kind in ("pair", "twin") for index in range(PAIRS)),
+    "late",
+)
+"""``comb``: all rendered people. ``real``: the real people. ``direct``: all rendered people without growing, for as
+long. ``pair_k``: a comb of two people only, the same frames of them, each of them seen as often. ``twin_k``: two whole
+decoders behind one encoder, not grown, for as long as a pair: the networks of the deepfakes line. ``late``: somebody
+who is added to the comb."""
 
 
-MODELS = _models()
-"""``comb``: all rendered people. ``direct``: the same without growing, for as
-long. ``real``: the real people. ``pair_k``: a comb of
-two people only, the same frames of them. ``twin_k``: two whole decoders behind one encoder, grown not at all, as in the
-deepfakes line."""
-
-
-def make(model: str, chapter: ChapterConfig, seed: int) -> Task:
+def make(model: str, chapter: ChapterConfig, seed: int) -> CombTask:
     """The task of one of `MODELS`, freshly initialised from ``seed``."""
-    config, names, real = chapter.comb, chapter.people, model == "real"
+    config, names, share, update = chapter.comb, chapter.people, 1.0, {}
     whole = (0.0,) * (len(config.widths) - 1) + (1.0,)
-    if real:
-        names = tuple(people.GRID_SPEAKERS)
-    if model == "direct":
-        train = config.train.model_copy(update={"steps": max(1, round(chapter.direct_share * config.train.steps))})
-        config = config.model_copy(update={"growth": whole, "train": train})
-    if "_" in model:
-        kind, index = model.split("_")
+    kind, _, index = model.partition("_")
+    if kind == "real":
+        names, share = people.real_names(chapter.real), chapter.real_share
+    elif kind == "late":
+        share, update = chapter.late_share, {"growth": whole}
+    elif kind == "direct":
+        share, update = chapter.direct_share, {"growth": whole}
+    elif kind in ("pair", "twin"):
         first = 2 * int(index) % len(names)
-        names = names[first : first + 2]
-        train = config.train.model_copy(update={"steps": max(1, round(chapter.pair_share * config.train.steps))})
-        update = {"train": train} | ({"growth": whole, "shared": 0} if kind == "twin" else {})
-        config = config.model_copy(update=update)
-    return CombTask(f"faces.{model}", config, chapter, names, real, seed)
+        names, share = names[first : first + 2], chapter.pair_share
+        if kind == "twin":
+            share, update = share * chapter.direct_share, {"growth": whole, "shared": 0}
+    train = config.train.model_copy(update={"steps": max(1, round(share * config.train.steps))})
+    config = config.model_copy(update=update | {"train": train})
+    if kind == "late":
+        return LateTask(config, chapter, seed)
+    return CombTask(f"faces.{model}", config, chapter, names, kind == "real", seed)
