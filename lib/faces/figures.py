@@ -129,7 +129,7 @@ def scores(table: pd.DataFrame, names: Mapping[str, str]) -> Drawing:
     """Similarity and perceptual distance to the truth by method, spread over frames and pairs."""
     fig, axes = plt.subplots(1, 3, figsize=plotting.size(2.2), sharey=True)
     shown = [name for name in names if name in set(table["method"])]
-    columns = {"ssim": "SSIM (higher is better)", "lpips": "LPIPS (lower)", "expression": "expression, % (lower)"}
+    columns = {"ssim": "SSIM (higher)", "lpips": "LPIPS (lower)", "expression": "expression, % (lower)"}
     for ax, (column, label) in zip(axes, columns.items(), strict=True):
         for place, name in enumerate(shown[::-1]):
             values = table.loc[table["method"] == name, column]

@@ -1,0 +1,290 @@
+"""What the chapter on face swapping stores and draws, and the training that only its comparisons need."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+
+import cv2
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from lib import checkpoints, config, paths, training
+from lib.errors import UserError
+from lib.faces import evaluate, figures, people, study, tasks
+from lib.faces.align import template
+from lib.faces.comb import FULL_WIDTHS, Comb
+from lib.faces.composite import METHODS
+from lib.faces.pipeline import Swapper
+from lib.faces.stabilise import carry, jitter
+
+SMALL = (8, 8, 8, 8)  # up to 32 pixels
+
+
+@pytest.fixture
+def folders(tmp_path, monkeypatch):
+    """Crops and runs go to a fresh folder; nothing shipped is found."""
+    monkeypatch.setattr(people.paths, "cache", lambda: tmp_path / "cache")
+    monkeypatch.setenv("GMMP_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setattr(checkpoints.paths, "CHECKPOINTS", tmp_path / "checkpoints")
+    return tmp_path
+
+
+def random_faces(seed: int, count: int = 2, size: int = 32) -> people.Faces:
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 255, (count, size, size, 3), dtype=np.uint8)
+    return people.Faces(images, np.stack([template() * size] * count).astype(np.float32))
+
+
+# ------------------------------------------------------------------------------------------------------------ stability
+
+
+def moving(frames: int, noise: float):
+    """A textured picture that moves, exact landmarks on it and noisy ones."""
+    rng = np.random.default_rng(0)
+    texture = cv2.GaussianBlur(rng.random((160, 160, 3)).astype(np.float32), (0, 0), 2)
+    texture = ((texture - texture.min()) / np.ptp(texture) * 255).astype(np.uint8)
+    path = np.stack([3 * np.sin(np.arange(frames) / 3), 2 * np.cos(np.arange(frames) / 4)], 1)
+    shown = [cv2.warpAffine(texture, np.float32([[1, 0, x], [0, 1, y]]), (160, 160)) for x, y in path]
+    exact = template() * 100 + 30 + path[:, None]
+    return shown, exact, exact + rng.normal(0, noise, exact.shape)
+
+
+def test_flow_carries_landmarks_and_removes_noise():
+    shown, exact, noisy = moving(12, 0.8)
+    found = carry(shown, noisy)
+    apart, before = (np.linalg.norm(points - exact, axis=-1).mean() for points in (found, noisy))
+    assert apart < 0.7 * before
+    assert jitter(found) < 0.6 * jitter(noisy)
+    np.testing.assert_allclose(carry(shown, exact), exact, atol=0.15)  # nothing is moved that was right
+
+
+def test_flow_stays_within_stretches_that_have_a_face():
+    shown, _, noisy = moving(7, 0.5)
+    noisy[3] = np.nan
+    found = carry(shown, noisy)
+    assert np.isnan(found[3]).all() and np.isfinite(found[[0, 1, 2, 4, 5, 6]]).all()
+    np.testing.assert_allclose(found[:3], carry(shown[:3], noisy[:3]))
+    alone = np.full_like(noisy, np.nan)
+    alone[2] = noisy[2]
+    np.testing.assert_array_equal(carry(shown, alone)[2], noisy[2])
+    with pytest.raises(UserError, match="do not fit"):
+        carry(shown[:-1], noisy)
+    with pytest.raises(UserError, match="radius"):
+        carry(shown, noisy, 0)
+
+
+def test_every_way_to_follow_a_film_is_measured():
+    frames, exact = study.clip("alma", 6, 160)
+    torch.manual_seed(0)
+    swapper = Swapper(Comb(["alma", "bruno"], SMALL, 6), boxes=3, window=5)
+    rows = pd.DataFrame(evaluate.stability_rows(swapper, "a", frames, "bruno", exact))
+    assert list(rows["track"]) == list(evaluate.TRACKS)
+    assert np.isfinite(rows[["jitter", "error", "flicker"]]).all().all()
+    assert rows.set_index("track").loc["both", "jitter"] < rows.set_index("track").loc["raw", "jitter"]
+
+
+# ------------------------------------------------------------------------------------------------------------- pictures
+
+
+def test_tiles_survive_as_a_table():
+    tiles = np.random.default_rng(0).integers(0, 255, (2, 3, 8, 9, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(study.from_rows(study.to_rows(tiles)), tiles)
+
+
+def test_an_animation_repeats_and_shows_clips_side_by_side():
+    clips = [np.random.default_rng(k).integers(0, 255, (4, 8, 8, 3), dtype=np.uint8) for k in range(2)]
+    picture = Image.open(io.BytesIO(study.animation(clips, 10)))
+    assert (picture.n_frames, picture.size, picture.format) == (4, (16, 8), "PNG")
+    assert picture.info["loop"] == 0
+
+
+def test_a_matrix_of_swaps_has_the_performance_first():
+    torch.manual_seed(0)
+    network = Comb(["alma", "bruno", "chika"], SMALL, 6).eval()
+    faces = {name: random_faces(k) for k, name in enumerate(network.identities)}
+    tiles = study.swap_matrix(network, faces, 1)
+    assert tiles.shape == (3, 4, 32, 32, 3)
+    for row, each in enumerate(faces.values()):
+        np.testing.assert_array_equal(tiles[row, 0], each.images[1])
+        assert (tiles[row, 1:] != tiles[row, :1]).any(axis=(1, 2, 3)).all()
+
+
+def test_pictures_of_the_pipeline_and_difficult_cases():
+    cases = study.difficult("alma", 96)
+    assert len(cases) == len(study.DIFFICULT)
+    assert (cases[0][0] != cases[3][0]).any()  # the hand
+    torch.manual_seed(0)
+    swapper = Swapper(Comb(["alma", "bruno"], SMALL, 6), boxes=1, window=5)
+    pictures = study.pipeline_pictures(swapper, *cases[0], "bruno")
+    assert [len(picture) for picture in pictures] == [96, 32, 32, 32, 96]
+    assert all(picture.dtype == np.uint8 for picture in pictures)
+
+
+def test_the_drawings():
+    rng = np.random.default_rng(0)
+
+    def tile() -> np.ndarray:
+        return rng.integers(0, 255, (16, 16, 3), dtype=np.uint8)
+
+    table = pd.DataFrame(
+        [
+            {"method": m, "target": "a", "source": "b", "frame": 0}
+            | {c: rng.random() for c in ("ssim", "lpips", "expression", "light", "contrast", "seam")}
+            | {"to_source": 0.9, "to_target": 0.8}
+            for m in (*study.METHODS, *METHODS)
+        ]
+    )
+    log = pd.DataFrame(
+        {"step": [1, 2, 3, 4], "ssim": [0.1, 0.2, 0.3, 0.4], "level": [0, 0, 1, 1], "beta": [1, 1, 0, 1]}
+    )
+    followed = {name: rng.random((5, 68, 2)) for name in evaluate.TRACKS}
+    levels = [np.stack([tile(), tile()]), np.zeros((2, 8, 8, 3), np.uint8)]
+    drawn = [
+        figures.pipeline([tile() for _ in study.STEPS]),
+        figures.comb(tile(), {"alma": tile(), "bruno": tile()}),
+        figures.strip(tile(), levels, ("alma", "as bruno")),
+        figures.matrix(np.stack([[tile() for _ in range(3)] for _ in range(2)]), ["a", "b"]),
+        figures.compared(np.stack([[tile() for _ in range(7)]]), list(study.METHODS.values())),
+        figures.compositing({"target": tile(), **{name: tile() for name in METHODS}}),
+        figures.explored({"target": tile(), "swap": tile()}, {"SSIM": 0.5}),
+        figures.training(log, 32)[0],
+        figures.scores(table, study.METHODS)[0],
+        figures.identity(table, "people")[0],
+        figures.compositing_scores(table)[0],
+        figures.landmark_traces(followed, evaluate.TRACKS, followed["raw"])[0],
+        figures.parameters(study.parameters(FULL_WIDTHS, 512))[0],
+        figures.stages(pd.DataFrame({"stage": ["read"], "milliseconds": [1.0]}))[0],
+    ]
+    for figure in drawn:
+        figure.canvas.draw()
+        plt.close(figure)
+
+
+# --------------------------------------------------------------------------------------------------------------- tables
+
+
+def test_parameters_against_people():
+    table = study.parameters(FULL_WIDTHS, 512).set_index("people")
+    # the published totals of combs of 2, 4 and 8 people, in millions
+    np.testing.assert_allclose(table.loc[[2, 4, 8], "comb"], [57.9, 81.5, 128.7], atol=0.1)
+    np.testing.assert_allclose(table.loc[[2, 4, 8], "separate decoders"], [69.2, 115.4, 207.6], atol=0.1)
+
+
+def test_a_summary_keeps_the_order_and_counts_identities():
+    rows = [("b", 0.5, 0.9, 0.1), ("a", 0.7, 0.2, 0.3), ("b", 0.7, 0.1, 0.2)]
+    table = pd.DataFrame(rows, columns=["method", "ssim", "to_source", "to_target"])
+    table = table.assign(target="x", source="y", frame=0)
+    found = study.summary(table)
+    assert list(found["method"]) == ["b", "a"]
+    assert list(found["identity"]) == [50, 0] and found["ssim"][0] == pytest.approx(0.6)
+
+
+def test_the_cost_of_every_level():
+    chapter = config.load("03_face_swapping", "smoke")
+    table = study.level_costs(chapter.comb)
+    assert list(table["side"]) == [4, 8, 16, 32]
+    assert table["kept"].is_monotonic_increasing and table["parameters"].is_monotonic_increasing
+    assert (table["seconds"] > 0).all()
+
+
+def test_compositing_is_measured_in_every_way():
+    torch.manual_seed(0)
+    network = Comb(["alma", "bruno"], SMALL, 6).eval()
+    table = evaluate.compositing_table(network, [("alma", "bruno")], 2, every=2)
+    assert list(table["method"]) == list(METHODS)
+    assert np.isfinite(table[["light", "contrast", "seam", "light_truth", "contrast_truth"]]).all().all()
+    light = table.set_index("method")["light"]
+    assert light["copy4"] < light["copy2"] < light["plain"]
+
+
+def test_real_people_are_measured_without_a_truth():
+    torch.manual_seed(0)
+    network = Comb(["one", "two"], SMALL, 6).eval()
+    shot = people.shots(1, 2)
+    made = {
+        name: [people.rendered_crop(each.render(actor, 128, 1), 32)[:2] for each in shot]
+        for name, actor in (("one", "alma"), ("two", "dayo"))
+    }
+    faces = {name: people.Faces(*(np.stack(part) for part in zip(*two, strict=True))) for name, two in made.items()}
+    table = evaluate.real_table(network, faces)
+    assert table[["target", "source"]].drop_duplicates().values.tolist() == [["one", "two"], ["two", "one"]]
+    assert np.isfinite(table.drop(columns=["target", "source"])).all().all()
+
+
+def test_a_stored_table_is_loaded_without_its_networks(folders, monkeypatch, capsys):
+    chapter = config.load("03_face_swapping", "smoke")
+    first = study.Study(chapter)
+    monkeypatch.setattr(study, "train_or_load", lambda *_, **__: checkpoints.Provenance(None, "", pd.DataFrame(), {}))
+    made = first.compositing()
+    assert set(made["method"]) == set(METHODS) and set(first.runs) == {"comb"}
+    second = study.Study(chapter)
+    pd.testing.assert_frame_equal(second.compositing(), made)
+    assert not second.runs
+    assert "loaded" in capsys.readouterr().out
+    assert not study.Study(config.load("03_face_swapping", "smoke", {"comb.l1": 0.5})).compositing(ship=True).empty
+    assert (folders / "checkpoints" / "faces" / "compositing.csv").is_file()
+
+
+def test_the_command_names_the_tables_that_there_are():
+    found = subprocess.run(
+        [sys.executable, "-m", "lib.faces.study", "--only", "comparde"], cwd=paths.ROOT, capture_output=True, text=True
+    )
+    assert found.returncode == 2
+    assert found.stderr.startswith("error: ") and "did you mean 'compared'" in found.stderr
+
+
+# ------------------------------------------------------------------------------------------------------------- training
+
+
+def test_compared_networks_take_as_long_and_see_each_person_as_often():
+    chapter = config.load("03_face_swapping", "laptop")
+    made = {name: tasks.make(name, chapter, 0) for name in tasks.MODELS}
+    steps = {name: task.config.train.steps for name, task in made.items()}
+    assert steps["pair_0"] / 2 == steps["comb"] / len(chapter.people)
+    assert steps["twin_0"] / steps["pair_0"] == pytest.approx(steps["direct"] / steps["comb"], rel=0.01)
+    assert not set(made["pair_0"].names) & set(made["pair_1"].names)
+    assert made["twin_0"].names == made["pair_0"].names
+    assert len(made["real"].names) == 8 and made["late"].names == (tasks.LATE,)
+
+
+def test_half_precision_checkpoints_that_ship_are_small():
+    chapter = config.load("03_face_swapping", "laptop")
+    total = 0
+    for name in ("comb", "real"):
+        task = tasks.make(name, chapter, 0)
+        for tensor in task.weights().values():
+            total += tensor.numel() * (2 if tensor.is_floating_point() else tensor.element_size())
+    branch = next(iter(tasks.make("late", chapter, 0).model.branches.values()))
+    total += sum(2 * p.numel() for p in branch.parameters())
+    assert total < 12e6
+
+
+def test_a_person_is_added_and_a_strip_is_kept(folders):
+    changes = {"frames": 3, "comb.train.steps": 8, "comb.train.log_every": 4, "late_share": 0.5, "test_frames": 2}
+    with pytest.raises(UserError, match="train faces.comb first"):
+        training.train(training.make_task("faces.late", "smoke", overrides=changes), quiet=True)
+    comb = training.make_task("faces.comb", "smoke", overrides=changes)
+    training.train(comb, quiet=True)
+    # every level that was trained has left its pictures, and they are not the same
+    shown = [comb.get_buffer(f"strip_{level}") for level in range(4)]
+    assert all(picture.any() for picture in shown) and (shown[3][0] != shown[3][1]).any()
+    late = training.make_task("faces.late", "smoke", overrides=changes)
+    result = training.train(late, quiet=True)
+    assert {"ssim_reconstruction", "ssim_swap"} <= set(result.metrics)
+    for name, value in comb.model.encoder.state_dict().items():
+        assert torch.equal(late.model.encoder.state_dict()[name], value)
+    start, end = comb.model.branches["alma"].state_dict(), late.model.branches[tasks.LATE].state_dict()
+    assert any(not torch.equal(start[name], end[name]) for name in start)
+    tensors, _ = checkpoints.load(result.path)
+    assert set(tensors) == set(start)  # the file holds one branch
+    again = training.make_task("faces.late", "smoke", overrides=changes)
+    checkpoints.train_or_load(again, device="cpu")
+    picture = torch.rand(1, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(again.model(picture, tasks.LATE), late.eval().model(picture, tasks.LATE))
