@@ -143,7 +143,7 @@ def clip(person: str, frames: int, size: int) -> tuple[list[np.ndarray], np.ndar
     return [frame.image for frame in shown], np.stack([frame.landmarks for frame in shown])
 
 
-DIFFICULT = ("as trained", "head turned far", "lamp from the side", "hand before the mouth", "a stranger performs")
+DIFFICULT = ("as trained", "head turned\nfar", "lamp from\nthe side", "hand before\nthe mouth", "a stranger\nperforms")
 """Cases in which swapping is easy or fails; see `difficult`."""
 
 
