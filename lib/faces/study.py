@@ -420,13 +420,13 @@ class Study:
         def compute() -> pd.DataFrame:
             rows = []
             for index, name in enumerate(names[:4]):
-                pictures, exact = clip(name, max(8, frames), 288)
+                pictures, exact = clip(name, max(6, frames), 288)
                 other = names[(index + 1) % len(names)]
                 found = evaluate.stability_rows(self.swapper(), name, pictures, other, exact)
                 rows += [{"kind": "rendered", **row} for row in found]
             speakers = people.real_names(self.settings.real)
             for index, name in enumerate(speakers[:4]):
-                pictures = people.real_clip(self.settings.real, name)[: max(8, frames)]
+                pictures = people.real_clip(self.settings.real, name)[: max(6, frames)]
                 other = speakers[(index + 1) % len(speakers)]
                 found = evaluate.stability_rows(self.swapper("real"), name, pictures, other)
                 rows += [{"kind": "real", **row} for row in found]
@@ -458,12 +458,13 @@ class Study:
             comb, network, names = self["comb"], self.extended(), self.settings.people
             rows = []
             first, second, last = names[0], names[1], names[-1]
-            probe = people.rendered([first], 20, self.size, "validation", False)[first].images[:4]
+            seen = people.rendered([first], evaluate.known_frames(frames), self.size, "validation", False)
+            probe = seen[first].images[:4]
             moved = max(
                 float(np.abs(evaluate.infer(network, probe, n) - evaluate.infer(comb, probe, n)).max()) for n in names
             )
             for title, group in (("trained together", names), ("added later", (LATE,))):
-                faces = people.rendered(group, 20, self.size, "validation", False)
+                faces = people.rendered(group, evaluate.known_frames(frames), self.size, "validation", False)
                 row = {"who": title, **evaluate.reconstruction(network, faces)}
                 targets = [n for n in dict.fromkeys((first, second)) if n not in (last, LATE)]
                 source = LATE if group == (LATE,) else last
@@ -498,13 +499,13 @@ class Study:
 
     def timings(self, **options) -> pd.DataFrame:
         """The pipeline on a rendered video of 288 x 288 pixels: ``stage, milliseconds`` a frame, and ``threads``."""
-        frames = max(10, 3 * self.settings.test_frames // 2)
+        frames = max(6, 3 * self.settings.test_frames // 2)
 
         def compute() -> pd.DataFrame:
             first, second = self.settings.people[:2]
-            pictures, _ = clip(first, frames, 288)
+            pictures, exact = clip(first, frames, 288)
             swapper = self.swapper()
-            swapper.swap_frame(pictures[0], clip(first, frames, 288)[1][0], second)  # loads what is loaded once
+            swapper.swap_frame(pictures[0], exact[0], second)  # loads what is loaded once
             swapper.detector(pictures[0])
             with tempfile.TemporaryDirectory() as folder:
                 source, out = Path(folder) / "in.mp4", Path(folder) / "out.mp4"
