@@ -33,6 +33,7 @@ from lib.faces.baselines import Warp
 from lib.faces.comb import Comb, side
 from lib.faces.composite import composite
 from lib.faces.config import ChapterConfig, CombConfig
+from lib.faces.detect import DlibDetector, track
 from lib.faces.people import Faces
 from lib.faces.pipeline import STAGES, Swapper
 from lib.faces.tasks import LATE, MODELS, PAIRS, make, masked_loss
@@ -404,7 +405,8 @@ class Study:
         def compute() -> pd.DataFrame:
             names = people.real_names(self.settings.real)
             frames = people.real_clip(self.settings.real, names[0])
-            where = evaluate.tracks(frames, self.settings.boxes, self.settings.window)["filtered"]
+            detector = DlibDetector(self.settings.boxes)
+            where = track(frames, detector, "largest", self.settings.window).landmarks
             good = np.nonzero(np.isfinite(where).all((1, 2)))[0]
             index = good[len(good) * 9 // 10]
             pictures = pipeline_pictures(self.swapper("real"), frames[index], where[index], names[1])
@@ -416,16 +418,17 @@ class Study:
     def stability(self, **options) -> pd.DataFrame:
         """`evaluate.stability_rows` of rendered clips (``kind`` rendered) and of real ones (``kind`` real)."""
         names, frames = self.settings.people, min(50, self.settings.test_frames)
+        clips = min(4, len(names) // 2)
 
         def compute() -> pd.DataFrame:
             rows = []
-            for index, name in enumerate(names[:4]):
+            for index, name in enumerate(names[:clips]):
                 pictures, exact = clip(name, max(6, frames), 288)
                 other = names[(index + 1) % len(names)]
                 found = evaluate.stability_rows(self.swapper(), name, pictures, other, exact)
                 rows += [{"kind": "rendered", **row} for row in found]
             speakers = people.real_names(self.settings.real)
-            for index, name in enumerate(speakers[:4]):
+            for index, name in enumerate(speakers[:clips]):
                 pictures = people.real_clip(self.settings.real, name)[: max(6, frames)]
                 other = speakers[(index + 1) % len(speakers)]
                 found = evaluate.stability_rows(self.swapper("real"), name, pictures, other)
