@@ -118,6 +118,11 @@ def mean_embedding(faces: Faces) -> np.ndarray:
     return total / np.linalg.norm(total)
 
 
+def known_frames(frames: int) -> int:
+    """How many frames say whose face is whose, where ``frames`` of a performance are measured."""
+    return min(20, 2 * frames)
+
+
 def answer(method: Comb | Warp, frames: Sequence[Truth], source: str) -> np.ndarray:
     """What a network or a baseline shows for the targets of ``frames``: float32 ``(T, N, N, 3)`` in 0..1."""
     if isinstance(method, Comb):
@@ -158,7 +163,8 @@ def swap_table(
     for target, source in pairs:
         for person in (target, source):
             if person not in known:
-                known[person] = mean_embedding(people.rendered([person], 20, size, "validation", False)[person])
+                seen = people.rendered([person], known_frames(frames), size, "validation", False)
+                known[person] = mean_embedding(seen[person])
         asked = {name: method for name, method in methods.items() if source in method.identities}
         found = [truth(target, source, shot, size) for shot in people.test_shots(target, frames)[::every]]
         wanted = [crop_landmarks(each.source) for each in found]

@@ -34,6 +34,7 @@ from lib.faces.baselines import Warp
 from lib.faces.comb import Comb, side
 from lib.faces.composite import composite
 from lib.faces.config import ChapterConfig, CombConfig
+from lib.faces.detect import DlibDetector, track
 from lib.faces.people import Faces
 from lib.faces.pipeline import STAGES, Swapper
 from lib.faces.tasks import LATE, MODELS, PAIRS, make, masked_loss
@@ -144,7 +145,7 @@ def clip(person: str, frames: int, size: int) -> tuple[list[np.ndarray], np.ndar
     return [frame.image for frame in shown], np.stack([frame.landmarks for frame in shown])
 
 
-DIFFICULT = ("as trained", "head turned far", "lamp from the side", "hand before the mouth", "a stranger performs")
+DIFFICULT = ("as trained", "head turned\nfar", "lamp from\nthe side", "hand before\nthe mouth", "a stranger\nperforms")
 """Cases in which swapping is easy or fails; see `difficult`."""
 
 
@@ -405,7 +406,8 @@ class Study:
         def compute() -> pd.DataFrame:
             names = people.real_names(self.settings.real)
             frames = people.real_clip(self.settings.real, names[0])
-            where = evaluate.tracks(frames, self.settings.boxes, self.settings.window)["filtered"]
+            detector = DlibDetector(self.settings.boxes)
+            where = track(frames, detector, "largest", self.settings.window).landmarks
             good = np.nonzero(np.isfinite(where).all((1, 2)))[0]
             index = good[len(good) * 9 // 10]
             pictures = pipeline_pictures(self.swapper("real"), frames[index], where[index], names[1])
@@ -417,17 +419,18 @@ class Study:
     def stability(self, **options) -> pd.DataFrame:
         """`evaluate.stability_rows` of rendered clips (``kind`` rendered) and of real ones (``kind`` real)."""
         names, frames = self.settings.people, min(50, self.settings.test_frames)
+        clips = min(4, len(names) // 2)
 
         def compute() -> pd.DataFrame:
             rows = []
-            for index, name in enumerate(names[:4]):
-                pictures, exact = clip(name, max(8, frames), 288)
+            for index, name in enumerate(names[:clips]):
+                pictures, exact = clip(name, max(6, frames), 288)
                 other = names[(index + 1) % len(names)]
                 found = evaluate.stability_rows(self.swapper(), name, pictures, other, exact)
                 rows += [{"kind": "rendered", **row} for row in found]
             speakers = people.real_names(self.settings.real)
-            for index, name in enumerate(speakers[:4]):
-                pictures = people.real_clip(self.settings.real, name)[: max(8, frames)]
+            for index, name in enumerate(speakers[:clips]):
+                pictures = people.real_clip(self.settings.real, name)[: max(6, frames)]
                 other = speakers[(index + 1) % len(speakers)]
                 found = evaluate.stability_rows(self.swapper("real"), name, pictures, other)
                 rows += [{"kind": "real", **row} for row in found]
@@ -459,12 +462,13 @@ class Study:
             comb, network, names = self["comb"], self.extended(), self.settings.people
             rows = []
             first, second, last = names[0], names[1], names[-1]
-            probe = people.rendered([first], 20, self.size, "validation", False)[first].images[:4]
+            seen = people.rendered([first], evaluate.known_frames(frames), self.size, "validation", False)
+            probe = seen[first].images[:4]
             moved = max(
                 float(np.abs(evaluate.infer(network, probe, n) - evaluate.infer(comb, probe, n)).max()) for n in names
             )
             for title, group in (("trained together", names), ("added later", (LATE,))):
-                faces = people.rendered(group, 20, self.size, "validation", False)
+                faces = people.rendered(group, evaluate.known_frames(frames), self.size, "validation", False)
                 row = {"who": title, **evaluate.reconstruction(network, faces)}
                 targets = [n for n in dict.fromkeys((first, second)) if n not in (last, LATE)]
                 source = LATE if group == (LATE,) else last
@@ -499,13 +503,13 @@ class Study:
 
     def timings(self, **options) -> pd.DataFrame:
         """The pipeline on a rendered video of 288 x 288 pixels: ``stage, milliseconds`` a frame, and ``threads``."""
-        frames = max(10, 3 * self.settings.test_frames // 2)
+        frames = max(6, 3 * self.settings.test_frames // 2)
 
         def compute() -> pd.DataFrame:
             first, second = self.settings.people[:2]
-            pictures, _ = clip(first, frames, 288)
+            pictures, exact = clip(first, frames, 288)
             swapper = self.swapper()
-            swapper.swap_frame(pictures[0], clip(first, frames, 288)[1][0], second)  # loads what is loaded once
+            swapper.swap_frame(pictures[0], exact[0], second)  # loads what is loaded once
             swapper.detector(pictures[0])
             with tempfile.TemporaryDirectory() as folder:
                 source, out = Path(folder) / "in.mp4", Path(folder) / "out.mp4"
