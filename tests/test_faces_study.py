@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lib import checkpoints, config, paths, training
+from lib import checkpoints, config, paths, studies, training
 from lib.errors import UserError
 from lib.faces import evaluate, figures, people, study, tasks
 from lib.faces.align import template
@@ -223,7 +223,7 @@ def test_real_people_are_measured_without_a_truth():
 def test_a_stored_table_is_loaded_without_its_networks(folders, monkeypatch, capsys):
     chapter = config.load("03_face_swapping", "smoke")
     first = study.Study(chapter)
-    monkeypatch.setattr(study, "train_or_load", lambda *_, **__: checkpoints.Provenance(None, "", pd.DataFrame(), {}))
+    monkeypatch.setattr(studies, "train_or_load", lambda *_, **__: checkpoints.Provenance(None, "", pd.DataFrame(), {}))
     made = first.compositing()
     assert set(made["method"]) == set(METHODS) and set(first.runs) == {"comb"}
     second = study.Study(chapter)

@@ -14,7 +14,7 @@ import torch
 from test_microdosing import MICRO, TRAIN, clip, tiny_codec, tiny_student
 
 from lib import config as configs
-from lib import metrics, microdosing, paths, training, video
+from lib import data, metrics, microdosing, paths, training, video
 from lib.errors import UserError, command_line
 from lib.microdosing import __main__ as command
 from lib.microdosing import baselines, evaluate, losses, sequences, tasks
@@ -194,7 +194,7 @@ def test_over_time_temporal_and_drift(codec):
 
 @pytest.mark.parametrize("name", sorted(baselines.STILLS))
 def test_stills_keep_to_their_budget(name):
-    photo = sequences.held_out()[0][1][:128, :128]
+    photo = data.held_out_photos()[0][1][:128, :128]
     sizes = [baselines.still(name, photo, budget) for budget in (1500, 3000)]
     assert all(size <= budget for (_, size), budget in zip(sizes, (1500, 3000), strict=True))
     errors = [np.square(decoded.astype(float) - photo).mean() for decoded, _ in sizes]

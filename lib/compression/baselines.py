@@ -7,7 +7,6 @@ as our codec does not, and encoders run at settings that favour size over speed.
 from __future__ import annotations
 
 import functools
-import io
 import subprocess
 import tempfile
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from lib.errors import UserError
+from lib.stills import heif_decode, heif_encode, jpeg_encode, pillow_decode, pillow_encode
 
 
 @dataclass(frozen=True)
@@ -40,37 +40,7 @@ class Baseline:
 
 
 def _pillow(kind: str, options: Callable[[float], dict[str, Any]]) -> Callable[[np.ndarray, float], bytes]:
-    def encode(image: np.ndarray, quality: float) -> bytes:
-        from PIL import Image
-
-        buffer = io.BytesIO()
-        Image.fromarray(image).save(buffer, kind, **options(quality))
-        return buffer.getvalue()
-
-    return encode
-
-
-def _pillow_decode(data: bytes) -> np.ndarray:
-    from PIL import Image
-
-    with Image.open(io.BytesIO(data)) as picture:
-        return np.array(picture.convert("RGB"))
-
-
-def _heif_encode(image: np.ndarray, quality: float) -> bytes:
-    import pillow_heif
-
-    buffer = io.BytesIO()
-    picture = pillow_heif.from_bytes("RGB", (image.shape[1], image.shape[0]), image.tobytes())
-    picture.save(buffer, quality=int(quality), chroma=444)
-    return buffer.getvalue()
-
-
-def _heif_decode(data: bytes) -> np.ndarray:
-    import pillow_heif
-
-    picture = pillow_heif.open_heif(io.BytesIO(data), convert_hdr_to_8bit=True)
-    return np.asarray(picture.to_pillow().convert("RGB"))
+    return lambda image, quality: pillow_encode(image, kind, **options(quality))
 
 
 @functools.cache
@@ -145,36 +115,36 @@ def classical() -> dict[str, Baseline]:
             "JPEG",
             (5, 10, 20, 35, 50, 70, 85, 95, 100),
             "Pillow, 4:4:4, optimised Huffman tables",
-            _pillow("JPEG", lambda q: {"quality": int(q), "subsampling": 0, "optimize": True}),
-            _pillow_decode,
+            jpeg_encode,
+            pillow_decode,
         ),
         Baseline(
             "JPEG 2000",  # quality is the rate in bits per pixel
             (0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.5, 4.0, 6.0, 9.0),
             "Pillow (OpenJPEG), irreversible wavelet, multi-component transform",
             _pillow("JPEG2000", lambda q: {"quality_layers": [24 / q], "irreversible": True, "mct": 1}),
-            _pillow_decode,
+            pillow_decode,
         ),
         Baseline(
             "WebP",
             (1, 15, 40, 65, 85, 100),
             "Pillow (libwebp), method 6; its chroma is always 4:2:0",
             _pillow("WEBP", lambda q: {"quality": int(q), "method": 6}),
-            _pillow_decode,
+            pillow_decode,
         ),
         Baseline(
             "AVIF",
             (10, 25, 40, 55, 70, 82, 92, 99),
             "Pillow (libavif), 4:4:4, speed 4",
             _pillow("AVIF", lambda q: {"quality": int(q), "subsampling": "4:4:4", "speed": 4}),
-            _pillow_decode,
+            pillow_decode,
         ),
         Baseline(
             "HEVC",
             (10, 25, 40, 55, 70, 85, 100),
             "pillow-heif (x265), intra, 4:4:4",
-            _heif_encode,
-            _heif_decode,
+            heif_encode,
+            heif_decode,
         ),
     ]
     if has_vvc():

@@ -49,15 +49,8 @@ class LearnedConfig(Config):
     channels: int = Field(ge=8, le=512, description="N of the architecture")
     latent: int = Field(ge=8, le=640, description="M of the architecture")
     lambdas: tuple[float, float, float] = Field(description="weights of squared grey levels against bits per pixel")
-    crop: int = Field(ge=64, le=1024, description="side of the training crops, a multiple of 64")
+    crop: int = Field(ge=64, le=1024, multiple_of=64, description="side of the training crops")
     train: TrainConfig
-
-    @pydantic.field_validator("crop")
-    @classmethod
-    def _crop(cls, crop: int) -> int:
-        if crop % 64:
-            raise ValueError("must be a multiple of 64")
-        return crop
 
 
 class ChapterConfig(Config):

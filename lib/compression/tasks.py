@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lib import data
 from lib.compression.config import ChapterConfig, CodecConfig, LearnedConfig
 from lib.compression.model import FlowCodec
+from lib.crops import Crops, turned
 from lib.training import Task
 
 VALIDATION_STEPS = (2.0, 8.0, 32.0)  # grey levels
@@ -32,24 +33,12 @@ class PhotoTask(Task):
         return data.training_identity(self.training_set)
 
     def setup_data(self, device: torch.device) -> None:
-        side = self.config.crop
-        photos = [image for _, image in data.training_photos(self.training_set) if min(image.shape[:2]) >= side]
-        self.photos = [torch.from_numpy(image).permute(2, 0, 1).contiguous() for image in photos]
-        weights = np.array([image.shape[0] * image.shape[1] for image in photos], float)
-        self.shares = np.cumsum(weights / weights.sum())
+        self.crops = Crops.of(data.training_photos(self.training_set), self.config.crop)
 
     def crop(self, step: int, place: int) -> Tensor:
         """One training crop, uint8 ``(3, S, S)`` on the CPU."""
         rng = np.random.default_rng((self.seed, step, place))
-        photo = self.photos[min(int(np.searchsorted(self.shares, rng.random())), len(self.photos) - 1)]
-        side = self.config.crop
-        row = int(rng.integers(photo.shape[1] - side + 1))
-        column = int(rng.integers(photo.shape[2] - side + 1))
-        crop = photo[:, row : row + side, column : column + side]
-        if rng.random() < 0.5:
-            crop = crop.flip(2)
-        if rng.random() < 0.5:
-            crop = crop.transpose(1, 2)
+        crop = turned(self.crops(rng, self.config.crop), rng)
         if rng.random() < 1 / 16:  # grey photographs are coded by the same model
             crop = crop[1:2].expand(3, -1, -1)
         return crop

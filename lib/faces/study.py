@@ -11,7 +11,6 @@ a PNG in base64.
 from __future__ import annotations
 
 import argparse
-import base64
 import io
 import tempfile
 import time
@@ -24,8 +23,8 @@ import pandas as pd
 import torch
 
 from lib import config as configs
-from lib import video
-from lib.checkpoints import Provenance, evaluate_or_load, task_hash, train_or_load
+from lib import studies, video
+from lib.checkpoints import evaluate_or_load
 from lib.data import actors
 from lib.errors import UserError
 from lib.faces import evaluate, people
@@ -38,6 +37,7 @@ from lib.faces.detect import DlibDetector, track
 from lib.faces.people import Faces
 from lib.faces.pipeline import STAGES, Swapper
 from lib.faces.tasks import LATE, MODELS, PAIRS, make, masked_loss
+from lib.studies import from_rows, to_rows
 
 CHAPTER = "03_face_swapping"
 MEASURES = 1  # raised when a measurement changes, so that stored tables no longer match
@@ -54,27 +54,6 @@ STEPS = ("frame and landmarks", "normalised", "network", "composite", "result")
 
 
 # ------------------------------------------------------------------------------------------------------------ pictures
-
-
-def to_rows(images: np.ndarray) -> pd.DataFrame:
-    """Tiles uint8 ``(R, K, H, W, 3)`` as a table: row, column, png (base64)."""
-    from PIL import Image
-
-    rows = []
-    for row, column in np.ndindex(images.shape[:2]):
-        buffer = io.BytesIO()
-        Image.fromarray(images[row, column]).save(buffer, "PNG", optimize=True)
-        rows.append({"row": row, "column": column, "png": base64.b64encode(buffer.getvalue()).decode("ascii")})
-    return pd.DataFrame(rows)
-
-
-def from_rows(frame: pd.DataFrame) -> np.ndarray:
-    """The inverse of `to_rows`."""
-    from PIL import Image
-
-    tiles = [np.array(Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")) for png in frame["png"]]
-    shape = (int(frame["row"].max()) + 1, int(frame["column"].max()) + 1)
-    return np.array(tiles).reshape(*shape, *tiles[0].shape)
 
 
 def to_image(face: np.ndarray) -> np.ndarray:
@@ -244,33 +223,18 @@ def level_costs(config: CombConfig) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-class Study:
-    """Every network of a preset, trained or loaded when it is first needed, and what is measured with them.
+class Study(studies.Models):
+    """Every network of a preset (`lib.studies.Models` of `MODELS`), and what is measured with them on the CPU."""
 
-    What is measured with a network is stored under its hash, and the hash is known without its weights; so those that
-    only serve a comparison need not ship.
-
-    Args:
-        settings: of the chapter.
-        seed: of the networks.
-        device: that they are trained on; measurements run on the CPU.
-        retrain: train although a checkpoint is there.
-    """
-
-    def __init__(self, settings: ChapterConfig, seed: int = 0, *, device: str = "auto", retrain: bool = False) -> None:
-        self.settings, self.device, self.retrain = settings, device, retrain
-        self.tasks = {name: make(name, settings, seed) for name in MODELS}
-        self.runs: dict[str, Provenance] = {}
-        self.size = settings.comb.side
+    def __init__(self, settings: ChapterConfig, seed: int = 0, **options) -> None:
+        super().__init__({name: make(name, settings, seed) for name in MODELS}, **options)
+        self.settings, self.size = settings, settings.comb.side
 
     def __getitem__(self, name: str) -> Comb:
         """The trained network, on the CPU, in evaluation mode."""
         if name == "late":  # stands on the comb's shoulders
             self["comb"]
-        if name not in self.runs:
-            self.runs[name] = train_or_load(self.tasks[name], retrain=self.retrain, device=self.device)
-            self.tasks[name].cpu().eval()
-        return self.tasks[name].model
+        return super().__getitem__(name)
 
     def swapper(self, name: str = "comb") -> Swapper:
         """The pipeline round a network."""
@@ -288,7 +252,7 @@ class Study:
     def _stored(
         self, name: str, models: Sequence[str], more: Mapping[str, Any], function: Callable[[], pd.DataFrame], **options
     ) -> pd.DataFrame:
-        decides = {model: task_hash(self.tasks[model]) for model in models} | {"measures": MEASURES} | dict(more)
+        decides = self.hashes(*models) | {"measures": MEASURES} | dict(more)
         return evaluate_or_load(name, decides, function, package="faces", **options)[0]
 
     # -- rendered people

@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import sys
 import time
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
-from lib.errors import UserError, command_line, explain_os_error
+from lib.errors import UserError, command_line, command_parser, explain_os_error, show
 
 MOST_MEMORY = 2**32  # bytes of the frames of a sequence
 
 
 def _arguments() -> argparse.Namespace:
-    class Parser(argparse.ArgumentParser):
-        def error(self, message: str) -> NoReturn:
-            raise UserError(f"{message}; see python -m lib.microdosing --help")
-
-    parser = Parser(prog="python -m lib.microdosing", description="The codec of chapter 6.", allow_abbrev=False)
+    parser = command_parser("lib.microdosing", "The codec of chapter 6.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, text: str) -> argparse.ArgumentParser:
@@ -168,10 +163,7 @@ def main() -> None:
     """Run one command; errors are one line and exit code 2, output files appear whole or not at all."""
     arguments = _arguments()
     result = {"encode": _encode, "decode": _decode, "info": _info}[arguments.command](arguments)
-    if arguments.json:
-        print(json.dumps(result))
-    else:
-        print("\n".join(f"{name.replace('_', ' ')}: {value}" for name, value in result.items()))
+    show(result, arguments.json)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import subprocess
 import tempfile
 from collections.abc import Callable
@@ -13,41 +12,12 @@ import numpy as np
 
 from lib import video
 from lib.errors import UserError
+from lib.stills import heif_decode, heif_encode, jpeg_encode, pillow_decode
 
 Still = tuple[Callable[[np.ndarray, int], bytes], Callable[[bytes], np.ndarray]]
 
 
-def _jpeg_encode(image: np.ndarray, quality: int) -> bytes:
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "JPEG", quality=quality, subsampling=0, optimize=True)
-    return buffer.getvalue()
-
-
-def _jpeg_decode(data: bytes) -> np.ndarray:
-    from PIL import Image
-
-    with Image.open(io.BytesIO(data)) as picture:
-        return np.array(picture.convert("RGB"))
-
-
-def _hevc_encode(image: np.ndarray, quality: int) -> bytes:
-    import pillow_heif
-
-    buffer = io.BytesIO()
-    picture = pillow_heif.from_bytes("RGB", (image.shape[1], image.shape[0]), image.tobytes())
-    picture.save(buffer, quality=quality, chroma=444)
-    return buffer.getvalue()
-
-
-def _hevc_decode(data: bytes) -> np.ndarray:
-    import pillow_heif
-
-    return np.asarray(pillow_heif.open_heif(io.BytesIO(data), convert_hdr_to_8bit=True).to_pillow().convert("RGB"))
-
-
-STILLS: dict[str, Still] = {"JPEG": (_jpeg_encode, _jpeg_decode), "HEVC intra": (_hevc_encode, _hevc_decode)}
+STILLS: dict[str, Still] = {"JPEG": (jpeg_encode, pillow_decode), "HEVC intra": (heif_encode, heif_decode)}
 """Encoder ``(image uint8 (H, W, 3), quality 1..100)`` and decoder by name; chroma in full resolution."""
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-import pydantic
 from pydantic import Field
 
 from lib.config import Config, TrainConfig
@@ -46,15 +45,8 @@ class BaseConfig(Config):
     model: ModelConfig
     rate: RateConfig
     largest_step: float = Field(ge=1, le=16, description="half of the crops are quantised more coarsely, up to this")
-    crop: int = Field(ge=64, le=1024, description="side of the training crops in pixels, a multiple of 64")
+    crop: int = Field(ge=64, le=1024, multiple_of=64, description="side of the training crops in pixels")
     train: TrainConfig
-
-    @pydantic.field_validator("crop")
-    @classmethod
-    def _crop(cls, crop: int) -> int:
-        if crop % 64:
-            raise ValueError("must be a multiple of 64")
-        return crop
 
 
 class TeacherConfig(Config):
@@ -74,15 +66,8 @@ class StudentConfig(Config):
     mse: float = Field(ge=0, description="weight of the squared error of the images on 0..255 (k_M)")
     lpips: float = Field(ge=0, description="weight of LPIPS (k_P)")
     bits: int | None = Field(None, ge=2, le=8, description="weights are quantised to so many bits while training")
-    crop: int = Field(ge=32, le=1024, description="side of the training crops in pixels, a multiple of 16")
+    crop: int = Field(ge=32, le=1024, multiple_of=16, description="side of the training crops in pixels")
     train: TrainConfig
-
-    @pydantic.field_validator("crop")
-    @classmethod
-    def _crop(cls, crop: int) -> int:
-        if crop % 16:
-            raise ValueError("must be a multiple of 16")
-        return crop
 
 
 class MotionConfig(Config):
@@ -94,15 +79,8 @@ class MotionConfig(Config):
     mse: float = Field(gt=0, description="weight of the squared error of the image on 0..255")
     lpips: float = Field(ge=0, description="weight of LPIPS")
     shift: float = Field(ge=0, le=64, description="largest motion between the two frames of a training pair, in pixels")
-    crop: int = Field(ge=64, le=1024, description="side of the training crops in pixels, a multiple of 64")
+    crop: int = Field(ge=64, le=1024, multiple_of=64, description="side of the training crops in pixels")
     train: TrainConfig
-
-    @pydantic.field_validator("crop")
-    @classmethod
-    def _crop(cls, crop: int) -> int:
-        if crop % 64:
-            raise ValueError("must be a multiple of 64")
-        return crop
 
 
 class SequenceConfig(Config):

