@@ -177,6 +177,8 @@ class Store:
     def start(self, *names: str, before: str = "") -> subprocess.Popen:
         """Fetch in a process of its own, as a command: `UserError` is one line and exit code 2."""
         script = (
+            # a shell that runs the tests in the background hands on that Ctrl-C is ignored
+            "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
             "import sys; from pathlib import Path; from lib import paths; from lib.data import fetch\n"
             "from lib.errors import command_line\n"
             f"paths.CATALOG = Path({str(self.catalog)!r})\n{before}\n"
