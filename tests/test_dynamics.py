@@ -45,6 +45,17 @@ def test_static_code_does_not_depend_on_the_order():
     assert not torch.allclose(before, found.static(torch.rand(3, 6, 3, 64, 64)).mean, atol=1e-4)
 
 
+def test_pairs_are_encoded_a_few_at_a_time(monkeypatch):
+    """Else all pairs of forty sequences of 28 frames take fourteen gigabytes."""
+    found, frames, sizes = tiny(), torch.rand(2, 5, 3, 64, 64), []
+    with torch.no_grad():
+        whole = found.static(frames).mean
+        monkeypatch.setattr(model, "AT_ONCE", 6)
+        found.pair_encoder.trunk.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
+        torch.testing.assert_close(found.static(frames).mean, whole, rtol=1e-5, atol=1e-6)
+    assert max(sizes) <= 6 and sum(sizes) == 2 * 20
+
+
 @pytest.mark.parametrize(("count", "pairs"), [(1, 1), (2, 2), (5, 20)])
 def test_all_pairs_are_those_of_different_frames(count, pairs):
     found = model.all_pairs(count).tolist()

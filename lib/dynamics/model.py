@@ -73,6 +73,9 @@ def _head(inputs: int, outputs: int, hidden: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(inputs, hidden), nn.SiLU(), nn.Linear(hidden, outputs))
 
 
+AT_ONCE = 1024  # pairs that are encoded together: all pairs of long sequences would take gigabytes
+
+
 class PairEncoder(nn.Module):
     """q(s | x_1..T): frames are stacked in pairs, each pair is encoded, and the codes are averaged.
 
@@ -88,10 +91,11 @@ class PairEncoder(nn.Module):
 
     def forward(self, frames: Tensor, pairs: Tensor) -> Gaussian:
         """``frames (N, T, C, 64, 64)`` in [0, 1] and indices ``pairs (P, 2)`` in 0..T-1 to ``(N, static)``."""
-        n, p = len(frames), len(pairs)
-        stacked = frames[:, pairs].flatten(2, 3).flatten(0, 1)  # (N * P, 2 C, 64, 64)
-        codes = self.pair(self.trunk(stacked - 0.5)).view(n, p, -1)
-        return _gaussian(self.head(codes.mean(1)))
+        codes = []
+        for part in pairs.split(max(1, AT_ONCE // len(frames))):
+            stacked = frames[:, part].flatten(2, 3).flatten(0, 1)  # (N * P, 2 C, 64, 64)
+            codes.append(self.pair(self.trunk(stacked - 0.5)).view(len(frames), len(part), -1))
+        return _gaussian(self.head(torch.cat(codes, 1).mean(1)))
 
 
 def all_pairs(count: int, device: torch.device | str = "cpu") -> Tensor:
