@@ -55,7 +55,7 @@ class TrainConfig(Config):
     steps: int = Field(gt=0, description="optimisation steps of the run")
     batch_size: int = Field(gt=0, description="examples a step, over all processes together")
     lr: float = Field(gt=0, le=10, description="peak learning rate")
-    optimizer: Literal["adam", "adamax", "adamw"] = "adam"
+    optimizer: Literal["adam", "adamax", "adamw", "muon"] = "adam"
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = Field(1e-8, gt=0, lt=1)
     weight_decay: float = Field(0.0, ge=0, lt=1)

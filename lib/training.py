@@ -46,6 +46,7 @@ from lib import checkpoints, files
 from lib import config as configs
 from lib.config import Config, TrainConfig
 from lib.errors import UserError, command_line, command_parser, explain_os_error
+from lib.muon import Muon
 
 try:
     import fcntl
@@ -238,6 +239,8 @@ def learning_rate(config: TrainConfig, step: int) -> float:
 
 def _optimizer(config: TrainConfig, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
     settings = {"lr": config.lr, "betas": config.betas, "eps": config.eps, "weight_decay": config.weight_decay}
+    if config.optimizer == "muon":
+        return Muon(parameters, **settings)
     if config.optimizer == "adamax":
         return torch.optim.Adamax(parameters, foreach=True, **settings)
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]

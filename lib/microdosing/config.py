@@ -55,6 +55,7 @@ class TeacherConfig(Config):
     adversarial: float = Field(ge=0, description="weight of the generator's adversarial loss (C_P; 0.15 in HiFiC)")
     judge: int = Field(ge=4, le=256, description="channels of the discriminator's first convolution (64 in HiFiC)")
     judge_lr: float = Field(gt=0, le=1, description="learning rate of the discriminator")
+    crop: int = Field(ge=64, le=1024, multiple_of=64, description="side of the training crops in pixels")
     train: TrainConfig
 
 

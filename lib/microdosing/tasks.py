@@ -71,7 +71,7 @@ class PhotoTask(Task):
     def __init__(self, name: str, config: Config, chapter: ChapterConfig, seed: int) -> None:
         super().__init__(name=name, config=config, seed=seed)
         self.chapter = chapter
-        self.side = config.crop if hasattr(config, "crop") else chapter.base.crop
+        self.side = config.crop
 
     def data_identity(self) -> dict[str, str]:
         return data.training_identity(self.chapter.training_set)
@@ -195,7 +195,8 @@ class TeacherTask(BaseTask):
 
     def train_config(self, group: str) -> TrainConfig:
         train = self.config.train
-        return train if group == "model" else train.model_copy(update={"lr": self.config.judge_lr, "ema": None})
+        judge = {"lr": self.config.judge_lr, "optimizer": "adam", "ema": None}
+        return train if group == "model" else train.model_copy(update=judge)
 
     def training_step(self, batch: Tensor, step: int) -> Iterator:
         settled = step + self.chapter.base.rate.settle  # the rate has been on its target since stage 1
