@@ -52,6 +52,7 @@ class BaseConfig(Config):
 class TeacherConfig(Config):
     """Stage 2 of the teacher: the losses of stage 1 and a conditional patch discriminator."""
 
+    rate: RateConfig
     adversarial: float = Field(ge=0, description="weight of the generator's adversarial loss (C_P; 0.15 in HiFiC)")
     judge: int = Field(ge=4, le=256, description="channels of the discriminator's first convolution (64 in HiFiC)")
     judge_lr: float = Field(gt=0, le=1, description="learning rate of the discriminator")

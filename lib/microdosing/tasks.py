@@ -129,19 +129,19 @@ class BaseTask(PhotoTask):
 
     def coding_losses(self, x: Tensor, step: int) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
         """Loss, y_hat, image and metrics of a batch."""
-        base = self.chapter.base
+        rate = self.config.rate
         counted = (len(x) + 1) // 2
         steps = torch.ones(len(x), device=x.device)
-        low, high = math.log(FINEST_STEP), math.log(base.largest_step)
+        low, high = math.log(FINEST_STEP), math.log(self.chapter.base.largest_step)
         steps[counted:] = torch.exp(low + (high - low) * torch.rand(len(x) - counted)).to(x.device)
         latents, image = self.model(x, steps)
         bpp = latents.bits[:counted].mean() / (x.shape[2] * x.shape[3])
         mse = losses.squared_error(x, image)
-        loss = losses.rate_weight(bpp, base.rate, step) * bpp + base.rate.mse * mse.mean()
+        loss = losses.rate_weight(bpp, rate, step) * bpp + rate.mse * mse.mean()
         found = {"bpp": bpp, "psnr": 10 * torch.log10(losses.GREY_LEVELS / mse[:counted].detach()).mean()}
-        if base.rate.lpips:
+        if rate.lpips:
             lpips = losses.perceptual(image, x)
-            loss = loss + base.rate.lpips * lpips.mean()
+            loss = loss + rate.lpips * lpips.mean()
             found["lpips"] = lpips[:counted].detach().mean()
         return loss, latents.y_hat, image, found
 
@@ -199,8 +199,7 @@ class TeacherTask(BaseTask):
         return train if group == "model" else train.model_copy(update=judge)
 
     def training_step(self, batch: Tensor, step: int) -> Iterator:
-        settled = step + self.chapter.base.rate.settle  # the rate has been on its target since stage 1
-        loss, y_hat, image, found = self.coding_losses(batch, settled)
+        loss, y_hat, image, found = self.coding_losses(batch, step)
         y_hat = y_hat.detach()
         adversarial = losses.generator_loss(self.judge(image, y_hat))
         yield "model", loss + self.config.adversarial * adversarial, {**found, "adversarial": adversarial.detach()}
