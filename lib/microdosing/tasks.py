@@ -472,10 +472,16 @@ def ablated(config: StudentConfig, variant: str) -> StudentConfig:
     return override(config, changes)
 
 
+_HASHES: dict[tuple[str, str, int], str] = {}
+
+
 def hash_of(model: str, chapter: ChapterConfig, seed: int) -> str:
-    """Hash of the task of one of `MODELS`, without making its networks."""
-    with torch.device("meta"):
-        return checkpoints.task_hash(make(model, chapter, seed))
+    """Hash of the task of one of `MODELS`, whose networks get no memory; worked out once."""
+    key = (model, chapter.model_dump_json(), seed)
+    if key not in _HASHES:  # making even empty networks takes a second, and each student's task asks for its teacher
+        with torch.device("meta"):
+            _HASHES[key] = checkpoints.task_hash(make(model, chapter, seed))
+    return _HASHES[key]
 
 
 def make(model: str, chapter: ChapterConfig, seed: int = 0) -> Task:
