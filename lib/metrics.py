@@ -197,13 +197,24 @@ def frechet_distance(a: Any, b: Any) -> float:
     (C_a C_b)^1/2 is never formed. With C = L L^T its trace is the sum of the singular values of L_a^T L_b, which stays
     accurate for covariances without full rank, where a matrix square root of the product loses half of the digits.
     """
+    factors = [None if isinstance(x, Statistics) else _few_factor(x) for x in (a, b)]
     a = a if isinstance(a, Statistics) else feature_statistics(a)
     b = b if isinstance(b, Statistics) else feature_statistics(b)
     if a.mean.shape != b.mean.shape:
         raise ValueError(f"the features differ in dimension: {len(a.mean)} and {len(b.mean)}")
-    cross = np.linalg.svd(_factor(a.covariance).T @ _factor(b.covariance), compute_uv=False).sum()
+    left, right = (_factor(x.covariance) if f is None else f for x, f in zip((a, b), factors, strict=True))
+    cross = np.linalg.svd(left.T @ right, compute_uv=False).sum()
     distance = np.square(a.mean - b.mean).sum() + np.trace(a.covariance) + np.trace(b.covariance) - 2 * cross
     return max(float(distance), 0.0)
+
+
+def _few_factor(features: Any) -> np.ndarray | None:
+    """L (d, N) of features (N, d) that are fewer than their dimensions, for which no covariance need be taken apart."""
+    array = features.detach().cpu().numpy() if isinstance(features, torch.Tensor) else np.asarray(features)
+    if array.ndim != 2 or not 2 <= len(array) < array.shape[1]:
+        return None
+    array = array.astype(np.float64)
+    return (array - array.mean(axis=0)).T / np.sqrt(len(array) - 1)
 
 
 def _factor(covariance: np.ndarray) -> np.ndarray:

@@ -180,16 +180,45 @@ def test_table_amortisation_and_cross_sequences(codec):
 def test_over_time_temporal_and_drift(codec):
     frames = clip(3)
     data = codec.compress_sequence(frames, tiny_student(), group=3)
-    rows = evaluate.over_time(codec, data, frames)
+    header = codec.open(data).header
+    rows = evaluate.over_time(frames, codec.decompress_sequence(data), header.lengths, header.keys, [0, 2])
     assert list(rows["key"]) == [True, False, False] and rows["bytes"].sum() < len(data)
+    assert rows["lpips"].notna().tolist() == [True, False, True]
     lpips = metrics.Lpips("alex")
     same = evaluate.temporal(frames, frames, lpips)
     assert len(same) == 2 and (same["change_psnr"] == evaluate.LOSSLESS).all() and not same["temporal_lpips"].any()
     still = evaluate.temporal(frames, [frames[0]] * 3, lpips)
     assert (still["change_psnr"] < 40).all() and (still["temporal_lpips"] > 0).all()
     assert evaluate.drift(codec, data)["largest"].max() <= 3
-    curve = evaluate.rate_curve(codec, frames[:1], None, (0.25, 4.0))
-    assert curve["bpp"].is_monotonic_decreasing
+
+
+def test_rates_share_out_the_side_information(codec):
+    frames = clip(2)
+    steps, student = (0.25, 4.0), {"student": (tiny_student(), 8)}
+    found = evaluate.rates(codec, frames, student, steps, stills=["JPEG"])
+    assert list(found["decoder"]) == 2 * ["teacher", "student", "JPEG"]
+    curves = {name: part["bpp"].to_numpy() for name, part in found.groupby("decoder")}
+    assert curves["teacher"][0] > curves["teacher"][1]
+    side = 8 * evaluate.side_bytes(*student["student"]) / (2 * 70 * 90)
+    np.testing.assert_allclose(curves["student"] - curves["teacher"], side)
+    whole = codec.compress_sequence(frames, tiny_student(), step=0.25)
+    assert curves["student"][0] == pytest.approx(8 * len(whole) / (2 * 70 * 90), rel=1e-3)
+
+
+def test_saving_is_that_of_the_bytes_at_equal_quality():
+    theirs = pd.DataFrame({"bpp": [1.0, 0.5, 0.25], "lpips": [0.1, 0.2, 0.3]})
+    assert evaluate.saving(theirs, theirs) == pytest.approx(0)
+    assert evaluate.saving(theirs.assign(bpp=theirs["bpp"] * 0.6), theirs) == pytest.approx(40)
+    assert evaluate.saving(theirs.sample(frac=1, random_state=0), theirs) == pytest.approx(0)
+    assert np.isnan(evaluate.saving(theirs.assign(lpips=theirs["lpips"] + 1), theirs))
+
+
+def test_weights_in_half_precision_are_those_that_were_trained(codec):
+    student = tiny_student()
+    weights = evaluate.weights_of(codec, student, None)
+    assert all(torch.equal(weights[name], tensor) for name, tensor in student.folded().items())
+    assert evaluate.side_bytes(student, None) == 2 * sum(t.numel() for t in weights.values())
+    assert evaluate.side_bytes(student, 4) < evaluate.side_bytes(student, 8) < evaluate.side_bytes(student, None)
 
 
 @pytest.mark.parametrize("name", sorted(baselines.STILLS))

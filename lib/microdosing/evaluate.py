@@ -5,7 +5,7 @@ Frames are uint8 ``(H, W, 3)``; rates are bytes of real streams, quality is that
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lib import metrics
-from lib.microdosing import side
+from lib.microdosing import baselines, side
 from lib.microdosing.codec import Codec, Weights
 from lib.microdosing.model import MicroRN, padded
 from lib.microdosing.profile import profile, totals
@@ -22,11 +22,12 @@ from lib.microdosing.stream import Stream
 LOSSLESS = 100.0  # dB: what identical frames count as, since means need a number
 PATCH = 64  # side of the patches of Frechet distances
 Frames = Sequence[np.ndarray]
+Students = Mapping[str, tuple[MicroRN, int | None]]
 
 
 def to_tensor(frame: np.ndarray) -> Tensor:
     """uint8 ``(H, W, 3)`` -> float ``(1, 3, H, W)`` in [0, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1)[None].float() / 255
+    return torch.from_numpy(np.array(frame)).permute(2, 0, 1)[None].float() / 255  # decoders give read-only arrays
 
 
 @torch.inference_mode()
@@ -53,26 +54,17 @@ def patches(frames: Frames, most: int = 256) -> Tensor:
     return torch.cat([to_tensor(found[i]) for i in chosen])
 
 
-def frechet(frames: Frames, decoded: Frames, most: int = 256) -> float:
-    """Squared Frechet distance between patches of two sequences in the features of EfficientNet-Lite0.
-
-    Comparable between decoders of the same sequence and the same ``most`` only.
-    """
-    ours, theirs = (metrics.features("efficientnet-lite0", patches(x, most)) for x in (frames, decoded))
-    return metrics.frechet_distance(ours, theirs)
-
-
 def table(
-    codec: Codec, frames: Frames, students: dict[str, tuple[MicroRN, int]], *, step: float = 1.0, every: int = 1,
+    codec: Codec, frames: Frames, students: Students, *, step: float = 1.0, every: int = 1,
     repeats: int = 5, most: int = 256,
 ) -> pd.DataFrame:  # fmt: skip
     """The chapter's table: the teacher and each student on one sequence, all decoding the same latents.
 
     Args:
-        students: MicroRN and the bits of its weights, by name.
+        students: MicroRN and the bits of its weights (None: half precision, as on the disk), by name.
         every: quality is measured on every so many-th frame; rates are those of all.
         repeats: of the timing, teacher and students alternately.
-        most: patches of the Frechet distance.
+        most: patches of the Frechet distance, which is comparable between decoders of the same patches only.
 
     Returns:
         columns decoder, parameters, megabytes (half precision), macs (per pixel), ms (a frame), times_smaller,
@@ -87,23 +79,37 @@ def table(
     data = codec.compress_sequence(frames, step=step)
     latents = latents_of(codec, data)
     shown = frames[::every]
-    rows = []
+
+    def seen(images: Frames) -> Tensor:
+        return metrics.features("efficientnet-lite0", patches(images, most))
+
+    real, rows = seen(shown), []
     for name in ("teacher", *students):
         mine = weights.get(name)
         with torch.inference_mode():
             decoded = [codec.image(y_hat, mine, height, width) for y_hat in latents[::every]]
-        sides = 0 if name == "teacher" else len(side.pack(students[name][0].folded(), students[name][0].config,
-                                                          students[name][1]))  # fmt: skip
+        sides = 0 if name == "teacher" else side_bytes(*students[name])
         pixels = height * width * len(frames)
         row = {"decoder": name, **cost.loc[name], **quality(shown, decoded, lpips).mean()}
-        row |= {"frechet": frechet(shown, decoded, most)}
+        row |= {"frechet": metrics.frechet_distance(real, seen(decoded))}
         rows.append(row | {"bpp": 8 * (len(data) + sides) / pixels, "side_bpp": 8 * sides / pixels})
     return pd.DataFrame(rows)
 
 
-def weights_of(codec: Codec, student: MicroRN, bits: int) -> Weights:
-    """The student's weights as a decoder has them, after the trip through the side information."""
-    tensors, _ = side.unpack(side.pack(student.folded(), student.config, bits), codec.channels)
+def side_bytes(student: MicroRN, bits: int | None) -> int:
+    """Bytes of the student's weights; None: half precision, not coded."""
+    tensors = student.folded()
+    return (
+        sum(2 * t.numel() for t in tensors.values()) if bits is None else len(side.pack(tensors, student.config, bits))
+    )
+
+
+def weights_of(codec: Codec, student: MicroRN, bits: int | None) -> Weights:
+    """The student's weights as a decoder has them, after the trip through the side information (None: as they are)."""
+    if bits is None:
+        tensors = {name: tensor.detach() for name, tensor in student.folded().items()}
+    else:
+        tensors, _ = side.unpack(side.pack(student.folded(), student.config, bits), codec.channels)
     return {name: tensor.to(codec.device) for name, tensor in tensors.items()}
 
 
@@ -113,18 +119,60 @@ def latents_of(codec: Codec, data: bytes) -> list[Tensor]:
     return [codec.latent(opened, number) for number in range(len(opened.header.keys))]
 
 
-def rate_curve(
-    codec: Codec, frames: Frames, student: MicroRN | None, steps: Sequence[float], *, bits: int = 8, group: int = 1
-) -> pd.DataFrame:
-    """Rate and quality of a sequence over quantiser steps: columns step, bpp, psnr, ms_ssim, lpips."""
-    lpips = metrics.Lpips("alex")
-    rows = []
+def rates(
+    codec: Codec, frames: Frames, students: Students, steps: Sequence[float], *, every: int = 1,
+    stills: Sequence[str] = (),
+) -> pd.DataFrame:  # fmt: skip
+    """Rate and quality of a sequence coded frame by frame, over quantiser steps.
+
+    Args:
+        students: as in `table`; their weights are shared out over all frames.
+        every: only every so many-th frame is coded and measured.
+        stills: codecs of `lib.microdosing.baselines.STILLS`, each frame in at most the bytes that it has with the
+            last student (without any: the teacher), the weights' share included.
+
+    Returns:
+        columns decoder, step, bpp, psnr, ms_ssim, lpips; one row a step and decoder.
+    """
+    lpips, chosen, rows = metrics.Lpips("alex"), frames[::every], []
+    pixels = frames[0].shape[0] * frames[0].shape[1]
+    sides = {"teacher": 0.0} | {name: side_bytes(*student) / len(frames) for name, student in students.items()}
+    weights = {name: weights_of(codec, *student) for name, student in students.items()}
     for step in steps:
-        data = codec.compress_sequence(frames, student, bits=bits, step=step, group=group)
-        found = quality(frames, codec.decompress_sequence(data), lpips).mean()
-        pixels = len(frames) * frames[0].shape[0] * frames[0].shape[1]
-        rows.append({"step": step, "bpp": 8 * len(data) / pixels, **found})
+        data = codec.compress_sequence(chosen, step=step)
+        header, latents = codec.open(data).header, latents_of(codec, data)
+        for name, share in sides.items():
+            with torch.inference_mode():
+                decoded = [codec.image(y_hat, weights.get(name), *chosen[0].shape[:2]) for y_hat in latents]
+            bpp = 8 * (len(data) / len(chosen) + share) / pixels
+            rows.append({"decoder": name, "step": step, "bpp": bpp, **quality(chosen, decoded, lpips).mean()})
+        share = list(sides.values())[-1] + header.size / len(chosen)
+        for name in stills:
+            found = [
+                baselines.still(name, image, int(length + share))
+                for image, length in zip(chosen, header.lengths, strict=True)
+            ]
+            bpp = 8 * float(np.mean([size for _, size in found])) / pixels
+            score = quality(chosen, [image for image, _ in found], lpips).mean()
+            rows.append({"decoder": name, "step": step, "bpp": bpp, **score})
     return pd.DataFrame(rows)
+
+
+def saving(ours: pd.DataFrame, theirs: pd.DataFrame, metric: str = "lpips") -> float:
+    """Percent of the bytes that ``ours`` saves at equal quality, the mean over the range that both curves reach.
+
+    Curves have a column bpp and one of the quality; between their points log bpp is linear in the quality.
+
+    Returns:
+        NaN where the ranges do not overlap.
+    """
+    curves = [curve.sort_values(metric) for curve in (ours, theirs)]
+    low, high = max(c[metric].iloc[0] for c in curves), min(c[metric].iloc[-1] for c in curves)
+    if not low < high:
+        return float("nan")
+    at = np.linspace(low, high, 33)
+    mine, other = (np.interp(at, c[metric], np.log(c["bpp"])) for c in curves)
+    return float(100 * (1 - np.exp(np.mean(mine - other))))
 
 
 def amortisation(data: bytes, counts: Sequence[int]) -> pd.DataFrame:
@@ -151,9 +199,7 @@ def break_even(data: bytes, share: float = 0.1) -> int:
     return max(1, int(np.ceil(header.side * (1 - share) / (share * frame))))
 
 
-def cross_sequences(
-    codec: Codec, clips: dict[str, Frames], students: dict[str, tuple[MicroRN, int]], *, step: float = 1.0
-) -> pd.DataFrame:
+def cross_sequences(codec: Codec, clips: dict[str, Frames], students: Students, *, step: float = 1.0) -> pd.DataFrame:
     """Every student (and the teacher) on every sequence: columns student, sequence, psnr, ms_ssim, lpips."""
     lpips = metrics.Lpips("alex")
     rows = []
@@ -184,13 +230,16 @@ def temporal(frames: Frames, decoded: Frames, lpips: metrics.Lpips) -> pd.DataFr
     return pd.DataFrame(rows, columns=["change_psnr", "temporal_lpips"])
 
 
-def over_time(codec: Codec, data: bytes, frames: Frames) -> pd.DataFrame:
-    """A stream frame by frame: columns frame, key, bytes, psnr, ms_ssim, lpips."""
-    header = codec.open(data).header
-    found = quality(frames, codec.decompress_sequence(data), metrics.Lpips("alex"))
-    return pd.DataFrame(
-        {"frame": range(len(frames)), "key": header.keys, "bytes": header.lengths, **found.to_dict("list")}
-    )
+def over_time(
+    frames: Frames, decoded: Iterable[np.ndarray], sizes: Sequence[int], keys: Sequence[bool], measured: Sequence[int]
+) -> pd.DataFrame:
+    """A coded sequence frame by frame: columns frame, key, bytes, psnr, ms_ssim, lpips; quality is NaN in frames that
+    are not among the numbers ``measured``."""
+    wanted = set(measured)
+    kept = {number: image for number, image in enumerate(decoded) if number in wanted}
+    found = quality([frames[number] for number in kept], kept.values(), metrics.Lpips("alex")).set_axis(list(kept))
+    rows = pd.DataFrame({"frame": range(len(frames)), "key": list(keys), "bytes": list(sizes)})
+    return rows.join(found)
 
 
 def drift(codec: Codec, data: bytes, threads: int = 2) -> pd.DataFrame:

@@ -32,19 +32,26 @@ FITTED = 2**28  # values of features that a student is fitted to: one gigabyte
 VALIDATION_STEPS = (0.5, 1.0, 2.0)
 
 
+class NotTrained(UserError):
+    """There are no weights of a task at its configuration; ``task`` is its name."""
+
+    def __init__(self, task: str) -> None:
+        self.task = task
+        super().__init__(
+            f"{task} is not trained at this configuration; train it first with: "
+            f"python -m lib.training {task} --preset PRESET"
+        )
+
+
 def trained(task: Task) -> Task:
     """``task`` with its trained weights, frozen, in evaluation mode on the CPU.
 
     Raises:
-        UserError: nothing is trained for it; says how to.
+        NotTrained: nothing is trained for it; says how to.
     """
     found = checkpoints.find(task)
     if found is None:
-        package, model = checkpoints.split_name(task.name)
-        raise UserError(
-            f"{task.name} is not trained at this configuration; train it first with: "
-            f"python -m lib.training {package}.{model} --preset PRESET"
-        )
+        raise NotTrained(task.name)
     checkpoints.restore(task, *found, torch.device("cpu"))
     return task.requires_grad_(False)
 
@@ -464,10 +471,16 @@ def ablated(config: StudentConfig, variant: str) -> StudentConfig:
     return override(config, changes)
 
 
+_HASHES: dict[tuple[str, str, int], str] = {}
+
+
 def hash_of(model: str, chapter: ChapterConfig, seed: int) -> str:
-    """Hash of the task of one of `MODELS`, without making its networks."""
-    with torch.device("meta"):
-        return checkpoints.task_hash(make(model, chapter, seed))
+    """Hash of the task of one of `MODELS`, whose networks get no memory; worked out once."""
+    key = (model, chapter.model_dump_json(), seed)
+    if key not in _HASHES:  # making even empty networks takes a second, and each student's task asks for its teacher
+        with torch.device("meta"):
+            _HASHES[key] = checkpoints.task_hash(make(model, chapter, seed))
+    return _HASHES[key]
 
 
 def make(model: str, chapter: ChapterConfig, seed: int = 0) -> Task:
