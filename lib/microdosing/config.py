@@ -67,6 +67,9 @@ class StudentConfig(Config):
     features: float = Field(ge=0, description="weight of the squared error at the output of the residual network")
     mse: float = Field(ge=0, description="weight of the squared error of the images on 0..255 (k_M)")
     lpips: float = Field(ge=0, description="weight of LPIPS (k_P)")
+    frames: float = Field(
+        ge=0, le=1, description="share of the frames themselves in the errors of images; the rest is the teacher's"
+    )
     bits: int | None = Field(None, ge=2, le=8, description="weights are quantised to so many bits while training")
     crop: int = Field(ge=32, le=1024, multiple_of=16, description="side of the training crops in pixels")
     train: TrainConfig

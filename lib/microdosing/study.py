@@ -47,6 +47,7 @@ VARIANTS = {
     "features_only": "feature error alone",
     "no_features": "no feature error",
     "no_lpips": "no LPIPS",
+    "no_frames": "teacher's images alone",
     "bits_8": "trained for 8 bits",
     "bits_6": "trained for 6 bits",
     "bits_4": "trained for 4 bits",

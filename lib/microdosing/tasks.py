@@ -227,7 +227,7 @@ class Source:
 
 
 class StudentTask(Task):
-    """k_F feature error + k_M MSE + k_P LPIPS against the teacher's images (or the frames), of crops of a sequence.
+    """k_F feature error + k_M MSE + k_P LPIPS, both against the teacher's images and the frames, of crops of a sequence.
 
     Head and residual network of the teacher see each frame once, whole; a step then runs the two tails (the same
     weights) on crops of their features.
@@ -306,12 +306,14 @@ class StudentTask(Task):
         if config.mse or config.lpips:
             image = self.generator.tail(h + mine)
             with torch.no_grad():
-                target = crops if self.truth else self.generator.tail(h + r).clamp(0, 1)
-            mse = losses.squared_error(image, target).mean()
+                shown = self.generator.tail(h + r).clamp(0, 1)
+            share = 1.0 if self.truth else config.frames
+            targets = [(weight, target) for weight, target in ((1 - share, shown), (share, crops)) if weight]
+            mse = sum(weight * losses.squared_error(image, target).mean() for weight, target in targets)
             loss = loss + config.mse * mse
             found["mse"] = mse.detach()
             if config.lpips:
-                lpips = losses.perceptual(image, target).mean()
+                lpips = sum(weight * losses.perceptual(image, target).mean() for weight, target in targets)
                 loss = loss + config.lpips * lpips
                 found["lpips"] = lpips.detach()
         yield "model", loss, found
@@ -453,6 +455,7 @@ ABLATIONS: dict[str, dict] = {
     "features_only": {"mse": 0.0, "lpips": 0.0},
     "no_features": {"features": 0.0},
     "no_lpips": {"lpips": 0.0},
+    "no_frames": {"frames": 0.0},
     "bits_8": {"bits": 8},
     "bits_6": {"bits": 6},
     "bits_4": {"bits": 4},
