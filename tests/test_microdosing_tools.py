@@ -125,7 +125,7 @@ def test_adversarial_losses():
 
 
 def test_fit_learns_the_teachers_residuals(codec):
-    settings = {"micro": MICRO.model_dump(), "features": 1.0, "mse": 0.01, "lpips": 0.0, "crop": 64}
+    settings = {"micro": MICRO.model_dump(), "features": 1.0, "mse": 0.01, "lpips": 0.0, "frames": 0.0, "crop": 64}
     config = StudentConfig.model_validate(settings | {"train": TRAIN | {"steps": 60, "lr": 1e-2}})
     frames = clip(4)
     student = tasks.fit(codec.model, frames, config, quiet=True)
