@@ -58,7 +58,7 @@ def test_only_ci_names_the_mirror():
 
 def test_no_large_file():
     sizes = {path.relative_to(ROOT).as_posix(): path.stat().st_size / MEGABYTE for path in tracked()}
-    assert {name: size for name, size in sizes.items() if size > 9} == {}  # the largest is the teacher of chapter 6
+    assert {name: size for name, size in sizes.items() if size > 8} == {}
 
 
 def test_checkpoints_are_small_and_cannot_run_code():
