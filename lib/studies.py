@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from torch import Tensor, nn
 
 from lib.checkpoints import Provenance, task_hash, train_or_load
+from lib.config import nearest
+from lib.errors import UserError, command_parser
 from lib.training import Task
 
 
@@ -38,6 +41,30 @@ class Models:
             self.runs[name] = train_or_load(self.tasks[name], retrain=self.retrain, device=self.device)
             self.tasks[name].cpu().eval()
         return self.tasks[name].model
+
+
+def arguments(module: str, description: str) -> argparse.Namespace:
+    """Command line of a study: ``preset``, ``ship``, and ``only`` (names of measures, or None for all)."""
+    parser = command_parser(module, description)
+    parser.add_argument("--preset", default="laptop")
+    parser.add_argument("--ship", action="store_true", help="store in checkpoints/ instead of runs/")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="some measures instead of all")
+    return parser.parse_args()
+
+
+def chosen(known: Sequence[str], wanted: Sequence[str] | None) -> list[str]:
+    """Names of measures that ``wanted`` means: one of them, or what stands before the last underscore of several.
+
+    Raises:
+        UserError: it means none.
+    """
+    found: list[str] = []
+    for name in known if wanted is None else wanted:
+        meant = [one for one in known if name in (one, one.rpartition("_")[0])]
+        if not meant:
+            raise UserError(f"nothing is measured under {name!r}{nearest(name, known)}; known: {', '.join(known)}")
+        found += [one for one in meant if one not in found]
+    return found
 
 
 def to_images(frames: Tensor) -> np.ndarray:

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
-from lib import checkpoints, config, paths
+from lib import checkpoints, config, paths, studies
 from lib.errors import UserError
 from lib.microdosing import figures, study
 from lib.microdosing.profile import STAGES
@@ -64,12 +64,12 @@ def test_every_ablation_has_a_name():
 
 def test_measures_are_chosen_by_name_or_kind():
     known = ["profile", "table_bikes", "table_carphone", "video_bikes", "video_strips_bikes", "cross"]
-    assert study.chosen(known, None) == known
-    assert study.chosen(known, ["cross", "table", "table_bikes"]) == ["cross", "table_bikes", "table_carphone"]
-    assert study.chosen(known, ["video"]) == ["video_bikes"]
-    assert study.chosen(known, ["video_strips"]) == ["video_strips_bikes"]
+    assert studies.chosen(known, None) == known
+    assert studies.chosen(known, ["cross", "table", "table_bikes"]) == ["cross", "table_bikes", "table_carphone"]
+    assert studies.chosen(known, ["video"]) == ["video_bikes"]
+    assert studies.chosen(known, ["video_strips"]) == ["video_strips_bikes"]
     with pytest.raises(UserError, match="did you mean 'table_bikes'"):
-        study.chosen(known, ["table_bike"])
+        studies.chosen(known, ["table_bike"])
 
 
 def test_the_command_names_what_there_is():

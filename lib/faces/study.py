@@ -10,7 +10,6 @@ a PNG in base64.
 
 from __future__ import annotations
 
-import argparse
 import io
 import tempfile
 import time
@@ -26,7 +25,6 @@ from lib import config as configs
 from lib import studies, video
 from lib.checkpoints import evaluate_or_load
 from lib.data import actors
-from lib.errors import UserError
 from lib.faces import evaluate, people
 from lib.faces.align import align, hull_mask
 from lib.faces.baselines import Warp
@@ -515,16 +513,10 @@ def costs_of(preset: str) -> CombConfig:
 
 def main() -> None:
     """Compute and store what is missing."""
-    parser = argparse.ArgumentParser(prog="python -m lib.faces.study", description=__doc__.split("\n")[0])
-    parser.add_argument("--preset", default="laptop")
-    parser.add_argument("--only", nargs="+", metavar="TABLE", default=TABLES, help=", ".join(TABLES))
-    parser.add_argument("--ship", action="store_true", help="store in checkpoints/ instead of runs/")
-    arguments = parser.parse_args()
-    for name in arguments.only:
-        if name not in TABLES:
-            raise UserError(f"there is no table {name!r}{configs.nearest(name, TABLES)}; there are {', '.join(TABLES)}")
+    arguments = studies.arguments("lib.faces.study", __doc__.split("\n")[0])
+    names = studies.chosen(TABLES, arguments.only)
     study = Study(configs.load(CHAPTER, arguments.preset))
-    for name in arguments.only:
+    for name in names:
         given = (costs_of(arguments.preset),) if name == "level_costs" else ()
         getattr(study, name)(*given, ship=arguments.ship)
 

@@ -8,7 +8,6 @@ python -m lib.microdosing.study --preset laptop --only table_carphone   # one se
 
 from __future__ import annotations
 
-import argparse
 import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -532,34 +531,13 @@ def measures(study: Study) -> dict[str, Callable[..., Any]]:
     return found | {name: getattr(study, name) for name in ("ablation", "cross", "drift")}
 
 
-def chosen(known: Sequence[str], wanted: Sequence[str] | None) -> list[str]:
-    """Names of `measures` that ``wanted`` means: one of them, or a kind, which stands for all sequences.
-
-    Raises:
-        UserError: it means none.
-    """
-    found: list[str] = []
-    for name in known if wanted is None else wanted:
-        meant = [one for one in known if name in (one, one.rpartition("_")[0])]
-        if not meant:
-            raise UserError(
-                f"nothing is measured under {name!r}{configs.nearest(name, known)}; known: {', '.join(known)}"
-            )
-        found += [one for one in meant if one not in found]
-    return found
-
-
 def main() -> None:
     """Compute and store what is missing; what needs a model that is not trained is left out, and said at the end."""
-    parser = argparse.ArgumentParser(prog="python -m lib.microdosing.study", description=__doc__.split("\n")[0])
-    parser.add_argument("--preset", default="laptop")
-    parser.add_argument("--ship", action="store_true", help="store in checkpoints/ instead of runs/")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="some measures instead of all")
-    arguments = parser.parse_args()
+    arguments = studies.arguments("lib.microdosing.study", __doc__.split("\n")[0])
     models = Models(configs.load(CHAPTER, arguments.preset), train=False)
     known = measures(Study(models, published_of(arguments.preset)))
     missing = []
-    for name in chosen(list(known), arguments.only):
+    for name in studies.chosen(list(known), arguments.only):
         try:
             known[name](ship=arguments.ship)
         except tasks.NotTrained as error:

@@ -227,7 +227,7 @@ class Source:
 
 
 class StudentTask(Task):
-    """k_F feature error + k_M MSE + k_P LPIPS, both against the teacher's images and the frames, of crops of a sequence.
+    """k_F feature error + k_M MSE + k_P LPIPS, both to the teacher's images and the frames, of crops of a sequence.
 
     Head and residual network of the teacher see each frame once, whole; a step then runs the two tails (the same
     weights) on crops of their features.

@@ -7,7 +7,6 @@ python -m lib.restoration.study --preset laptop --only cifar10 map  # some of it
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing
 import time
 from collections.abc import Callable, Mapping
@@ -22,7 +21,6 @@ from torch import Tensor
 from lib import config as configs
 from lib import data, metrics, studies
 from lib.checkpoints import evaluate_or_load
-from lib.errors import UserError
 from lib.restoration import baselines, degradations, evaluate, images, solve
 from lib.restoration.config import ChapterConfig
 from lib.restoration.degradations import Observation
@@ -424,16 +422,10 @@ def measures(study: Study) -> dict[str, Callable[..., Any]]:
 
 def main() -> None:
     """Compute and store what is missing."""
-    parser = argparse.ArgumentParser(prog="python -m lib.restoration.study", description=__doc__.split("\n")[0])
-    parser.add_argument("--preset", default="laptop")
-    parser.add_argument("--ship", action="store_true", help="store in checkpoints/ instead of runs/")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="some measures instead of all")
-    arguments = parser.parse_args()
+    arguments = studies.arguments("lib.restoration.study", __doc__.split("\n")[0])
     study = Study(Models(configs.load("04_image_restoration", arguments.preset)))
     known = measures(study)
-    for name in arguments.only or known:
-        if name not in known:
-            raise UserError(f"nothing is measured under {name!r}; known: {', '.join(known)}")
+    for name in studies.chosen(list(known), arguments.only):
         known[name](ship=arguments.ship)
 
 
