@@ -30,6 +30,11 @@ laptop:
 MODELS = ("line", "duel", "plain", "conv")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The notebooks first: they take as long as all else, and one of two processes can begin with them."""
+    items.sort(key=lambda item: item.path.name != "test_notebooks.py")
+
+
 class ToyConfig(config.Config):
     width: int = pydantic.Field(gt=0, le=512)
     style: Literal["flat", "round"] = "flat"
