@@ -15,6 +15,7 @@ from torch import Tensor, nn
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic iteration that drives all singular values towards one
 ITERATIONS = 5
 FEWEST = 8  # channels on either side of a layer that Muon takes
+_LARGE, _WIDE = 64, 3  # rows, and times as many columns: from here on iterating on the small product is faster
 RMS = 0.2  # of an entry of Adam's update, which a learning rate is chosen for (Liu et al. 2025)
 
 
@@ -29,9 +30,19 @@ def orthogonalised(matrix: Tensor) -> Tensor:
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.T if tall else matrix
     x = x / x.norm().clamp_min(1e-7)
-    for _ in range(ITERATIONS):
-        gram = x @ x.T
-        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    if x.shape[0] < _LARGE or x.shape[1] < _WIDE * x.shape[0]:
+        for _ in range(ITERATIONS):
+            gram = x @ x.T
+            x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    else:
+        # each iteration multiplies x from the left by a polynomial of x x^T, so a wide x itself is needed only twice
+        gram, total = x @ x.T, None
+        for _ in range(ITERATIONS):
+            factor = torch.addmm(gram, gram, gram, beta=b, alpha=c)
+            factor.diagonal().add_(a)
+            total = factor if total is None else factor @ total
+            gram = factor @ gram @ factor
+        x = total @ x
     return x.T if tall else x
 
 

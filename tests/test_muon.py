@@ -11,7 +11,7 @@ from lib.config import TrainConfig
 from lib.muon import Muon, is_matrix, orthogonalised
 
 
-@pytest.mark.parametrize("shape", [(16, 64), (64, 16), (32, 32)])
+@pytest.mark.parametrize("shape", [(16, 64), (64, 16), (32, 32), (64, 320), (320, 64)])
 def test_orthogonalised_keeps_the_directions_and_levels_the_sizes(shape):
     torch.manual_seed(0)
     u, s, v = torch.linalg.svd(torch.randn(shape), full_matrices=False)
@@ -22,13 +22,14 @@ def test_orthogonalised_keeps_the_directions_and_levels_the_sizes(shape):
     assert (inner - torch.diag(sizes)).abs().max() < 1e-4
 
 
-def test_matrices_move_as_with_the_muon_of_pytorch():
+@pytest.mark.parametrize("shape", [(24, 40), (64, 256)])
+def test_matrices_move_as_with_the_muon_of_pytorch(shape):
     torch.manual_seed(0)
-    ours, theirs = (nn.Parameter(torch.ones(24, 40)) for _ in range(2))
+    ours, theirs = (nn.Parameter(torch.ones(shape)) for _ in range(2))
     optimizer = Muon([ours], lr=0.1, weight_decay=0.01)
     reference = torch.optim.Muon([theirs], lr=0.1, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
     for _ in range(3):
-        ours.grad = torch.randn(24, 40)
+        ours.grad = torch.randn(shape)
         theirs.grad = ours.grad.clone()
         optimizer.step()
         reference.step()
