@@ -26,10 +26,11 @@ def task(model: str, config: ChapterConfig, seed: int = 0) -> Task:
     return make(model, config, seed)
 
 
-def load_student(preset: str = "laptop", clip: str = "bikes", seed: int = 0) -> MicroRN:
-    """The student that was distilled on one of the chapter's sequences.
+def load_student(preset: str = "laptop", clip: str | None = "bikes", seed: int = 0) -> MicroRN:
+    """The student that was distilled on one of the chapter's sequences, or, with None, on photographs.
 
     Raises:
         UserError: the preset has no such sequence, or no student is trained for it.
     """
-    return trained(make(f"distilled_{clip}", configs.load("06_microdosing", preset), seed)).student
+    name = "generic" if clip is None else f"distilled_{clip}"
+    return trained(make(name, configs.load("06_microdosing", preset), seed)).student

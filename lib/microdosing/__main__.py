@@ -69,7 +69,7 @@ def _encode(arguments: argparse.Namespace) -> dict[str, Any]:
     from lib import video
     from lib.files import write_atomically
     from lib.microdosing import codec as codecs
-    from lib.microdosing.tasks import fit
+    from lib.microdosing import fit, load_student
 
     if arguments.frames is not None and arguments.frames < 1:
         raise UserError(f"--frames is {arguments.frames}, it must be at least 1")
@@ -90,7 +90,7 @@ def _encode(arguments: argparse.Namespace) -> dict[str, Any]:
     start = time.perf_counter()
     if not arguments.no_student:
         _say(f"distilling a student on {len(frames)} frames of {about.width} x {about.height} pixels ...")
-        student = fit(codec.model, frames, config, device=arguments.device)
+        student = fit(codec.model, frames, config, start=load_student(arguments.preset, None), device=arguments.device)
         times["fit"] = time.perf_counter() - start
     options = {"bits": arguments.bits, "group": arguments.group}
     step = 1.0

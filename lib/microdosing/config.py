@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import pydantic
 from pydantic import Field
 
 from lib.config import Config, TrainConfig
@@ -106,7 +107,14 @@ class ChapterConfig(Config):
     )
     base: BaseConfig
     teacher: TeacherConfig
-    student: StudentConfig
+    generic: StudentConfig = Field(description="the student of photographs, which those of sequences start from")
+    student: StudentConfig = Field(description="the students of the sequences")
     ablation: StudentConfig = Field(description="the student that ablations change one thing of")
     motion: MotionConfig
     group: int = Field(ge=1, le=1000, description="frames from one key frame to the next in the video codec")
+
+    @pydantic.model_validator(mode="after")
+    def _agree(self) -> ChapterConfig:
+        if not self.generic.micro == self.student.micro == self.ablation.micro:
+            raise ValueError("generic, student and ablation must have the same micro: one starts from the other")
+        return self

@@ -44,9 +44,12 @@ VARIANTS = {
     "one_block": "one DA block",
     "four_blocks": "four DA blocks",
     "features_only": "feature error alone",
-    "no_features": "no feature error",
+    "strong_features": "ten times the feature error",
+    "no_features": "frames alone",
+    "teacher_images": "teacher's images for frames",
     "no_lpips": "no LPIPS",
-    "no_frames": "teacher's images alone",
+    "twice_as_long": "frames alone, twice as long",
+    "from_photographs": "started from photographs",
     "bits_8": "trained for 8 bits",
     "bits_6": "trained for 6 bits",
     "bits_4": "trained for 4 bits",
@@ -90,11 +93,21 @@ class Models(studies.Models):
             if self.retrain or checkpoints.find(task) is None:
                 if not self.train:
                     raise tasks.NotTrained(task.name)
-                if name != "base":  # what a training starts from has to be there first
-                    self["base" if name == TEACHER else TEACHER]
+                for needed in self._needs(name):
+                    self[needed]
             self.runs[name] = checkpoints.train_or_load(task, retrain=self.retrain, device=self.device)
             task.cpu().eval().requires_grad_(False)
         return next(getattr(task, part) for part in ("student", "motion", "model") if hasattr(task, part))
+
+    @staticmethod
+    def _needs(name: str) -> list[str]:
+        """What has to be there before a training can begin."""
+        if name == "base":
+            return []
+        if name == TEACHER:
+            return ["base"]
+        from_photographs = name.startswith("distilled_") or name == "ablation_from_photographs"
+        return [TEACHER, "generic"] if from_photographs else [TEACHER]
 
 
 def published_of(preset: str) -> tuple[ModelConfig, MicroConfig]:

@@ -1,7 +1,8 @@
 """Training tasks of chapter 6: the teacher in two stages, students, and the networks of the video codec.
 
-    base (squared error, LPIPS, rate) ──► teacher (the same and a discriminator) ──► distilled_<clip>, truth_<clip>,
-                                                                                     generic, ablation_<variant>, motion
+    base (squared error, LPIPS, rate) ──► teacher (the same and a discriminator) ──► generic ──► distilled_<clip>
+                                                                                     truth_<clip>, ablation_<variant>
+                                                                                     motion
 
 Each task on the right needs the trained one on its left and says so where it is missing.
 """
@@ -234,23 +235,22 @@ class StudentTask(Task):
 
     Args:
         teacher: how to get the trained teacher; called once the data is set up.
-        identity: of the teacher and all else that decides the targets.
-        truth: the target is the frames themselves, and the teacher's features are not used.
+        identity: of the teacher, of the start and all else that decides the targets.
+        start: how to get the student whose weights are the first ones; default: one that adds nothing.
         step: quantiser step of the latents that are decoded.
     """
 
     def __init__(
         self, name: str, config: StudentConfig, source: Source, teacher: Callable[[], HiFiC], channels: int,
-        identity: dict[str, str], *, truth: bool = False, step: float = 1.0, seed: int = 0,
+        identity: dict[str, str], *, start: Callable[[], MicroRN] | None = None, step: float = 1.0, seed: int = 0,
     ) -> None:  # fmt: skip
         super().__init__(name, config, seed)
         self.student = MicroRN(channels, config.micro)
-        self.source, self.get_teacher, self.truth, self.step = source, teacher, truth, step
+        self.source, self.get_teacher, self.start, self.step = source, teacher, start, step
         self.teacher_identity = identity
 
     def data_identity(self) -> dict[str, str]:
-        kind = {"target": "frames" if self.truth else "teacher", "step": repr(self.step)}
-        return {**self.source.identity, **self.teacher_identity, **kind}
+        return {**self.source.identity, **self.teacher_identity, "step": repr(self.step)}
 
     @torch.no_grad()
     def setup_data(self, device: torch.device) -> None:
@@ -270,6 +270,10 @@ class StudentTask(Task):
             self.heads.append(h[0])
             self.residuals.append(r[0])
         self.power = power / count
+
+    def initialise(self, batch: tuple[Tensor, Tensor, Tensor]) -> None:
+        if self.start is not None:
+            self.student.load_state_dict(self.start().state_dict())
 
     @property
     def generator(self) -> nn.Module:
@@ -301,14 +305,14 @@ class StudentTask(Task):
         mine = MicroRN.run(tensors, h)
         features = losses.feature_error(mine, r, self.power)
         found, loss = {"features": features.detach().mean()}, torch.zeros((), device=h.device)
-        if config.features and not self.truth:
+        if config.features:
             loss = loss + config.features * features.mean()
         if config.mse or config.lpips:
             image = self.generator.tail(h + mine)
-            with torch.no_grad():
-                shown = self.generator.tail(h + r).clamp(0, 1)
-            share = 1.0 if self.truth else config.frames
-            targets = [(weight, target) for weight, target in ((1 - share, shown), (share, crops)) if weight]
+            targets = [(config.frames, crops)] if config.frames else []
+            if config.frames < 1:
+                with torch.no_grad():
+                    targets.append((1 - config.frames, self.generator.tail(h + r).clamp(0, 1)))
             mse = sum(weight * losses.squared_error(image, target).mean() for weight, target in targets)
             loss = loss + config.mse * mse
             found["mse"] = mse.detach()
@@ -342,11 +346,11 @@ class StudentTask(Task):
 
 
 def fit(
-    model: HiFiC, images: list[np.ndarray], config: StudentConfig, *, step: float = 1.0, seed: int = 0,
-    device: str = "cpu", quiet: bool = False,
+    model: HiFiC, images: list[np.ndarray], config: StudentConfig, *, start: MicroRN | None = None, step: float = 1.0,
+    seed: int = 0, device: str = "cpu", quiet: bool = False,
 ) -> MicroRN:  # fmt: skip
     """A MicroRN distilled on a sequence: uint8 frames ``(H, W, 3)``, all of one size; at most `FITTED` values are kept
-    of their features, evenly spaced frames if there are more."""
+    of their features, evenly spaced frames if there are more. ``start`` has the same size and is not changed."""
     import hashlib
     import tempfile
 
@@ -359,7 +363,7 @@ def fit(
     digest = hashlib.sha256(b"".join(np.ascontiguousarray(image).tobytes() for image in chosen)).hexdigest()
     task = StudentTask(
         "microdosing.fit", config, Source(lambda: chosen, {"frames": digest}), lambda: model, channels,
-        {"teacher": model.identity().hex()}, step=step, seed=seed,
+        {"teacher": model.identity().hex()}, start=None if start is None else lambda: start, step=step, seed=seed,
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         training.train(task, device=device, run_dir=folder, quiet=quiet)
@@ -445,17 +449,20 @@ def sequence_source(chapter: ChapterConfig, clip: str) -> Source:
     return Source(lambda: list(sequences.frames(clip, config)), sequences.sequence_identity(clip, config))
 
 
-# Each variant changes one thing of the `ablation` student, which is fitted to the chapter's first sequence.
+# Each variant changes one thing of the `ablation` student, which starts from nothing on the chapter's first sequence.
 ABLATIONS: dict[str, dict] = {
     "reference": {},
     "half_channels": {"micro.channels": 0.5},
     "double_channels": {"micro.channels": 2},
     "one_block": {"micro.blocks": 1},
     "four_blocks": {"micro.blocks": 4},
-    "features_only": {"mse": 0.0, "lpips": 0.0},
+    "features_only": {"features": 1.0, "mse": 0.0, "lpips": 0.0},
+    "strong_features": {"features": 1.0},
     "no_features": {"features": 0.0},
+    "teacher_images": {"frames": 0.0},
     "no_lpips": {"lpips": 0.0},
-    "no_frames": {"frames": 0.0},
+    "twice_as_long": {"features": 0.0, "train.steps": 2},
+    "from_photographs": {},
     "bits_8": {"bits": 8},
     "bits_6": {"bits": 6},
     "bits_4": {"bits": 4},
@@ -467,10 +474,11 @@ MODELS = (
 
 
 def ablated(config: StudentConfig, variant: str) -> StudentConfig:
-    """The `ablation` student with one thing changed; channels are given as a multiple."""
+    """The `ablation` student with one thing changed."""
     changes = dict(ABLATIONS[variant])
-    if "micro.channels" in changes:
-        changes["micro.channels"] = max(1, round(config.micro.channels * changes["micro.channels"]))
+    for key, whole in (("micro.channels", config.micro.channels), ("train.steps", config.train.steps)):
+        if key in changes:  # given as multiples
+            changes[key] = max(1, round(whole * changes[key]))
     return override(config, changes)
 
 
@@ -500,12 +508,19 @@ def make(model: str, chapter: ChapterConfig, seed: int = 0) -> Task:
     if model == "motion":
         return MotionTask(name, chapter.motion, chapter, seed)
     kind, _, rest = model.partition("_")
-    config = ablated(chapter.ablation, rest) if kind == "ablation" else chapter.student
+    config, source, start = chapter.student, None, None
     if kind == "generic":
-        source = photo_source(chapter)
-    else:
-        source = sequence_source(chapter, next(iter(chapter.sequences)) if kind == "ablation" else rest)
+        config, source = chapter.generic, photo_source(chapter)
+    elif kind == "truth":
+        config = override(config, {"features": 0.0, "frames": 1.0})
+    elif kind == "ablation":
+        config = ablated(chapter.ablation, rest)
+    identity = {"teacher": hash_of("teacher", chapter, seed)}
+    if kind == "distilled" or rest == "from_photographs":
+        start = lambda: trained(make("generic", chapter, seed)).student  # noqa: E731
+        identity["start"] = hash_of("generic", chapter, seed)
     return StudentTask(
-        name, config, source, lambda: trained(make("teacher", chapter, seed)).model, 16 * chapter.base.model.width,
-        {"teacher": hash_of("teacher", chapter, seed)}, truth=kind == "truth", seed=seed,
+        name, config, source or sequence_source(chapter, next(iter(chapter.sequences)) if kind == "ablation" else rest),
+        lambda: trained(make("teacher", chapter, seed)).model, 16 * chapter.base.model.width, identity, start=start,
+        seed=seed,
     )  # fmt: skip
