@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from test_compression import TRAIN, photo, tiny_config, tiny_model
 
-from lib import data, training
+from lib import config, data, training
 from lib.compression import __main__ as command
 from lib.compression import baselines, codec, evaluate, study, tasks
 from lib.compression.codec import Codec
@@ -262,3 +262,15 @@ def chapter_of(config: CodecConfig) -> ChapterConfig:
     evaluation["qualities"] = (10, 30, 50, 70, 90)
     sizes = {"codec": config, "ablation": config, "learned": dict.fromkeys(tasks.ARCHITECTURES, learned)}
     return ChapterConfig.model_validate({"training_set": "embedded", "evaluation_crop": 64, **evaluation, **sizes})
+
+
+@pytest.mark.parametrize("model", ["factorized_0", "hyperprior_0", "mean_scale_0"])
+def test_learned_codecs_ship_without_the_tables_that_all_share(model):
+    first, second = (tasks.make(model, config.load("05_image_compression", "smoke"), seed) for seed in (0, 1))
+    first.model.update(force=True)
+    sent = {name: tensor.clone() for name, tensor in first.weights().items()}
+    assert not any(tensor.numel() > 100_000 and tensor.dtype == torch.int32 for tensor in sent.values())
+    second.load_weights(sent)
+    found = second.state_dict()
+    assert found.keys() == first.state_dict().keys()
+    assert all(torch.equal(tensor, found[name]) for name, tensor in first.state_dict().items())
