@@ -41,7 +41,7 @@ figures: setup  ## execute the chapters and write figures/ with REPORT.md (only 
 
 test: setup-test  ## lint, then all tests; every committed notebook is replayed
 	@$(BIN)/ruff check .
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder --durations 40
 
 lab: setup  ## JupyterLab with this environment's kernel
 	@$(BIN)/python -m jupyterlab --notebook-dir=notebooks

@@ -159,7 +159,7 @@ def stage_shares(profile: pd.DataFrame, titles: Mapping[str, str]) -> Drawing:
 
 
 def training(teacher: Mapping[str, pd.DataFrame], students: Mapping[str, pd.DataFrame]) -> Drawing:
-    """Rate and LPIPS of both stages of the teacher, one after the other; feature error of the students."""
+    """Rate and LPIPS of both stages of the teacher, one after the other; LPIPS of the students."""
     fig, axes = plt.subplots(1, 3, figsize=plotting.size(2.3))
     begin, panels = 0, {}
     for name, log in teacher.items():
@@ -169,11 +169,11 @@ def training(teacher: Mapping[str, pd.DataFrame], students: Mapping[str, pd.Data
         panels[name] = pd.DataFrame({"step": step, "bpp": log["bpp"], "lpips": log["lpips"]})
         begin = int(step.iloc[-1])
     for name, log in students.items():
-        curve(axes[2], log["step"], log["features"], name, smooth=9)
-        panels[name] = log[["step", "features"]]
+        curve(axes[2], log["step"], log["lpips"], name, smooth=9)
+        panels[name] = log[["step", "lpips"]]
     axes[0].set(title="teacher: rate", ylabel="bits per pixel", xlabel="step")
     axes[1].set(title="teacher: LPIPS", xlabel="step")
-    axes[2].set(title="students", ylabel="feature error", xlabel="step", yscale="log")
+    axes[2].set(title="students: LPIPS", xlabel="step")
     handles, labels = (
         [*part, *rest] for part, rest in zip(*(axes[k].get_legend_handles_labels() for k in (0, 2)), strict=True)
     )

@@ -44,14 +44,12 @@ VARIANTS = {
     "one_block": "one DA block",
     "four_blocks": "four DA blocks",
     "features_only": "feature error alone",
-    "strong_features": "ten times the feature error",
+    "full_features": "feature error as for photographs",
     "no_features": "frames alone",
     "teacher_images": "teacher's images for frames",
     "no_lpips": "no LPIPS",
     "twice_as_long": "frames alone, twice as long",
     "from_photographs": "started from photographs",
-    "bits_8": "trained for 8 bits",
-    "bits_6": "trained for 6 bits",
     "bits_4": "trained for 4 bits",
 }
 """`lib.microdosing.tasks.ABLATIONS` and their names in tables."""

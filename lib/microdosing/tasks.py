@@ -457,14 +457,12 @@ ABLATIONS: dict[str, dict] = {
     "one_block": {"micro.blocks": 1},
     "four_blocks": {"micro.blocks": 4},
     "features_only": {"features": 1.0, "mse": 0.0, "lpips": 0.0},
-    "strong_features": {"features": 1.0},
+    "full_features": {"features": 1.0},
     "no_features": {"features": 0.0},
     "teacher_images": {"frames": 0.0},
     "no_lpips": {"lpips": 0.0},
     "twice_as_long": {"features": 0.0, "train.steps": 2},
     "from_photographs": {},
-    "bits_8": {"bits": 8},
-    "bits_6": {"bits": 6},
     "bits_4": {"bits": 4},
 }
 MODELS = (
