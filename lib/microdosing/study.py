@@ -452,7 +452,7 @@ class Study:
 
     @property
     def _video_steps(self) -> tuple[float, ...]:
-        return (1.0,) if self.small else (0.75, 1.0, 1.75)
+        return (1.0,) if self.small else (1.0, 1.75, 3.0)
 
     def _some(self, found: bytes, wanted: Sequence[int]) -> Iterator[np.ndarray | None]:
         """Frames of a stream of key frames; None for those that are not ``wanted``, which are not decoded."""
