@@ -58,6 +58,14 @@ def test_a_preset_has_the_models_of_its_sequences():
     }
 
 
+def test_strips_show_the_part_with_most_detail():
+    image = np.full((200, 300, 3), 90, np.uint8)
+    image[72:136, 160:224] = np.random.default_rng(0).integers(0, 255, (64, 64, 3))
+    row, column = study.most_detailed(image, 64)
+    assert (row, column) == (72, 160)
+    assert study.most_detailed(image[:64, :64], 64) == (0, 0)
+
+
 def test_every_ablation_has_a_name():
     assert list(study.VARIANTS) == list(ABLATIONS)
 
@@ -206,7 +214,7 @@ def test_the_drawings():
         figures.concept(tile(), tile()),
         figures.micro_network(2, 128, 12),
         figures.video_pipeline(),
-        figures.training({"base": log, "teacher": log}, {"bikes": log, "photographs": log})[0],
+        figures.training({"base": log, "teacher": log}, {"bikes": log, "photographs": log}, 0.3)[0],
         figures.rate_quality({"a": curves(decoders, "decoder")})[0],
         figures.rate_quality({c: curves(coders, "coder") for c in clips}, "psnr", by="coder")[0],
         figures.amortisation(paid, 120)[0],

@@ -158,8 +158,8 @@ def stage_shares(profile: pd.DataFrame, titles: Mapping[str, str]) -> Drawing:
     return fig, pd.DataFrame(rows)
 
 
-def training(teacher: Mapping[str, pd.DataFrame], students: Mapping[str, pd.DataFrame]) -> Drawing:
-    """Rate and LPIPS of both stages of the teacher, one after the other; LPIPS of the students."""
+def training(teacher: Mapping[str, pd.DataFrame], students: Mapping[str, pd.DataFrame], target: float) -> Drawing:
+    """Rate, with its target, and LPIPS of the teacher's stages, one after the other; LPIPS of the students."""
     fig, axes = plt.subplots(1, 3, figsize=plotting.size(2.3))
     begin, panels = 0, {}
     for name, log in teacher.items():
@@ -169,8 +169,9 @@ def training(teacher: Mapping[str, pd.DataFrame], students: Mapping[str, pd.Data
         panels[name] = pd.DataFrame({"step": step, "bpp": log["bpp"], "lpips": log["lpips"]})
         begin = int(step.iloc[-1])
     for name, log in students.items():
-        curve(axes[2], log["step"], log["lpips"], name, smooth=9)
+        curve(axes[2], log["step"], log["lpips"], name, smooth=3)
         panels[name] = log[["step", "lpips"]]
+    axes[0].axhline(target, color="#555555", linewidth=1, linestyle=":")
     axes[0].set(title="teacher: rate", ylabel="bits per pixel", xlabel="step")
     axes[1].set(title="teacher: LPIPS", xlabel="step")
     axes[2].set(title="students: LPIPS", xlabel="step")

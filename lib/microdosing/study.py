@@ -54,6 +54,7 @@ VARIANTS = {
 }
 """`lib.microdosing.tasks.ABLATIONS` and their names in tables."""
 STRIP = 128  # pixels of a side of the pictures in strips
+PART = f"most detailed {STRIP} pixels"
 FRAMES_OF_CHANGE = 20  # of a sequence, one after the other, for what changes from frame to frame
 RATED = 7
 """Quality of video is that of every so many-th frame: no divisor of a group, so that key frames count as often as they
@@ -315,7 +316,11 @@ class Study:
         return pd.concat([pd.DataFrame({"sequence": clip}, found.index), found], axis=1)
 
     def strips(self, clip: str, **options) -> tuple[np.ndarray, pd.DataFrame]:
-        """The middle of one frame by every decoder: uint8 tiles ``(1, K, 128, 128, 3)``; columns title, bpp, lpips."""
+        """The part of one frame with most detail by every decoder.
+
+        Returns:
+            uint8 tiles ``(1, K, 128, 128, 3)``, and columns title, bpp, lpips.
+        """
 
         def compute() -> pd.DataFrame:
             frames = self.frames(clip)
@@ -340,13 +345,13 @@ class Study:
             return self._strip(image, shown)
 
         models = (f"distilled_{clip}", f"truth_{clip}", "generic")
-        found = stored(f"strips_{clip}", self._decides([clip], *models, bits=BITS, side=STRIP), compute, **options)
+        found = stored(f"strips_{clip}", self._decides([clip], *models, bits=BITS, part=PART), compute, **options)
         return from_rows(found), found[["title", "bpp", "lpips"]]
 
     @staticmethod
     def _strip(image: np.ndarray, shown: Mapping[str, tuple[np.ndarray, float]]) -> pd.DataFrame:
         lpips = metrics.Lpips("alex")
-        row, column = ((length - STRIP) // 2 for length in image.shape[:2])
+        row, column = most_detailed(image, STRIP)
         tiles = np.array([[other[row : row + STRIP, column : column + STRIP] for other, _ in shown.values()]])
         scores = [float(evaluate.quality([image], [other], lpips)["lpips"].iloc[0]) for other, _ in shown.values()]
         rates = [8 * size / (image.shape[0] * image.shape[1]) for _, size in shown.values()]
@@ -483,7 +488,7 @@ class Study:
                 shown[name] = next(codec.decompress_sequence(found, count - 1)), size / count
             return self._strip(frames[-1], shown)
 
-        decides = self._decides([clip], f"distilled_{clip}", "motion", count=count, bits=BITS, side=STRIP)
+        decides = self._decides([clip], f"distilled_{clip}", "motion", count=count, bits=BITS, part=PART)
         found = stored(f"video_strips_{clip}", decides, compute, **options)
         return from_rows(found), found[["title", "bpp", "lpips"]]
 
@@ -516,6 +521,16 @@ class Study:
 
         decides = self._decides([clip], f"distilled_{clip}", "motion", count=count, group=group, bits=BITS)
         return stored("drift", decides, compute, **options)
+
+
+def most_detailed(image: np.ndarray, side: int) -> tuple[int, int]:
+    """Row and column, multiples of 8, of the square of ``side`` pixels whose gradients are the largest in sum."""
+    grey = image.astype(np.float64).mean(-1)
+    down, across = np.gradient(grey)
+    total = np.pad(np.hypot(down, across), ((1, 0), (1, 0))).cumsum(0).cumsum(1)
+    sums = total[side:, side:] - total[:-side, side:] - total[side:, :-side] + total[:-side, :-side]
+    row, column = np.unravel_index(np.argmax(sums[::8, ::8]), sums[::8, ::8].shape)
+    return 8 * int(row), 8 * int(column)
 
 
 def video_curve(frame: pd.DataFrame, pixels: int) -> pd.DataFrame:
