@@ -1,7 +1,8 @@
-"""A reader's JupyterLab: Chromium opens a chapter, runs it to its explorer and moves a widget; the picture changes."""
+"""A reader's JupyterLab: Chromium opens a chapter, runs its explorer and moves a widget; the picture changes."""
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import json
 import os
@@ -41,21 +42,53 @@ EXPLORERS = [
 ]
 
 
-def cut_at_explorer(chapter: str, path: Path) -> None:
-    """The chapter without outputs and without what follows its explorer, whose cell is the last."""
+def given_and_asked(source: str) -> tuple[set[str], set[str]]:
+    """Names that a cell gives to later ones, and names that it takes from earlier ones (or a few more)."""
+    given, asked = set(), set()
+    for statement in ast.parse(source).body:
+        loads, stores, bound = set(), set(), set()
+        for node in ast.walk(statement):
+            if isinstance(node, ast.Name):
+                (loads if isinstance(node.ctx, ast.Load) else stores).add(node.id)
+            elif isinstance(node, ast.FunctionDef):
+                stores.add(node.name)
+                inside = [part for part in ast.walk(node) if isinstance(part, ast.Name)]
+                bound |= {part.id for part in inside if isinstance(part.ctx, ast.Store)}
+            elif isinstance(node, (ast.Import, ast.ImportFrom)):
+                stores |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.arg):
+                bound.add(node.arg)
+            elif isinstance(node, (ast.comprehension, ast.For)):
+                bound |= {part.id for part in ast.walk(node.target) if isinstance(part, ast.Name)}
+            elif isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name):
+                loads.add(node.target.id)
+            elif isinstance(node, (ast.Subscript, ast.Attribute)) and isinstance(node.ctx, ast.Store):
+                # a part of it is given: the rest must come from where the whole was made
+                names = {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
+                stores |= names
+                loads |= names
+        asked |= loads - bound - given
+        given |= stores
+    return given, asked
+
+
+def cut_to_explorer(chapter: str, path: Path) -> None:
+    """The chapter's explorer and the cells that it needs, without outputs; the explorer is the last cell.
+
+    All other cells are executed where the chapter is replayed.
+    """
     notebook = nbformat.read(paths.NOTEBOOKS / f"{chapter}.ipynb", 4)
-    reached = False
-    kept = []
-    for cell in notebook.cells:
-        titles = [title.lower() for level, title in notebook_checks.headings({"cells": [cell]}) if level == 2]
-        if reached and titles:
-            break
-        reached = reached or any("explorer" in title for title in titles)
-        kept.append(cell)
-        if cell.cell_type == "code":
-            cell.outputs, cell.execution_count = [], None
-    while kept[-1].cell_type != "code":
-        kept.pop()
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    while "notebook.explorer(" not in code[-1].source:
+        code.pop()
+    kept, needed = [code[-1]], given_and_asked(code[-1].source)[1]
+    for cell in reversed(code[:-1]):
+        given, asked = given_and_asked(cell.source)
+        if given & needed:
+            kept.insert(0, cell)
+            needed = needed - given | asked
+    for cell in kept:
+        cell.outputs, cell.execution_count = [], None
     notebook.cells = kept
     nbformat.write(notebook, path)
 
@@ -139,7 +172,7 @@ def test_a_widget_changes_the_picture(chapter, tmp_path):
 
     (tmp_path / "notebooks").mkdir()
     (tmp_path / "figures").mkdir()
-    cut_at_explorer(chapter, tmp_path / "notebooks" / f"{chapter}.ipynb")
+    cut_to_explorer(chapter, tmp_path / "notebooks" / f"{chapter}.ipynb")
     with jupyterlab(tmp_path) as address, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         page = browser.new_page(viewport={"width": 1400, "height": 1000})
