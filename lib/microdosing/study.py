@@ -105,8 +105,7 @@ class Models(studies.Models):
             return []
         if name == TEACHER:
             return ["base"]
-        from_photographs = name.startswith("distilled_") or name == "ablation_from_photographs"
-        return [TEACHER, "generic"] if from_photographs else [TEACHER]
+        return [TEACHER, "generic"] if tasks.starts_from_photographs(name) else [TEACHER]
 
 
 def published_of(preset: str) -> tuple[ModelConfig, MicroConfig]:

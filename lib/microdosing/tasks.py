@@ -480,6 +480,11 @@ def ablated(config: StudentConfig, variant: str) -> StudentConfig:
     return override(config, changes)
 
 
+def starts_from_photographs(model: str) -> bool:
+    """Whether the first weights of one of `MODELS` are those of the student of photographs."""
+    return model.startswith("distilled_") or model == "ablation_from_photographs"
+
+
 _HASHES: dict[tuple[str, str, int], str] = {}
 
 
@@ -506,7 +511,7 @@ def make(model: str, chapter: ChapterConfig, seed: int = 0) -> Task:
     if model == "motion":
         return MotionTask(name, chapter.motion, chapter, seed)
     kind, _, rest = model.partition("_")
-    config, source, start = chapter.student, None, None
+    config, source = chapter.student, None
     if kind == "generic":
         config, source = chapter.generic, photo_source(chapter)
     elif kind == "truth":
@@ -514,11 +519,10 @@ def make(model: str, chapter: ChapterConfig, seed: int = 0) -> Task:
     elif kind == "ablation":
         config = ablated(chapter.ablation, rest)
     identity = {"teacher": hash_of("teacher", chapter, seed)}
-    if kind == "distilled" or rest == "from_photographs":
-        start = lambda: trained(make("generic", chapter, seed)).student  # noqa: E731
+    if starts_from_photographs(model):
         identity["start"] = hash_of("generic", chapter, seed)
     return StudentTask(
         name, config, source or sequence_source(chapter, next(iter(chapter.sequences)) if kind == "ablation" else rest),
-        lambda: trained(make("teacher", chapter, seed)).model, 16 * chapter.base.model.width, identity, start=start,
-        seed=seed,
+        lambda: trained(make("teacher", chapter, seed)).model, 16 * chapter.base.model.width, identity,
+        start=(lambda: trained(make("generic", chapter, seed)).student) if "start" in identity else None, seed=seed,
     )  # fmt: skip
