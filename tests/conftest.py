@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 import types
@@ -13,6 +14,7 @@ import pydantic
 import pytest
 import torch
 from torch import nn
+from xdist.scheduler import LoadScopeScheduling
 
 from lib import config, paths, training
 from lib.errors import command_line
@@ -31,8 +33,25 @@ MODELS = ("line", "duel", "plain", "conv")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The notebooks first: they take as long as all else, and one of two processes can begin with them."""
+    """The notebooks first: their chapters take longest, and what is short fills the rest."""
     items.sort(key=lambda item: item.path.name != "test_notebooks.py")
+
+
+class Chapters(LoadScopeScheduling):
+    """One process runs a module in one go; of the notebooks a chapter, so that several share them.
+
+    (Groups of xdist itself, ``--dist loadgroup``, do nothing under pytest 9.)
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        module, _, test = nodeid.partition("::")
+        chapter = re.search(r"\[(\w+)\]$", test) if module.endswith("test_notebooks.py") else None
+        return f"{module} {chapter[1]}" if chapter else module
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Chapters:
+    """What hands the tests out."""
+    return Chapters(config, log)
 
 
 class ToyConfig(config.Config):
