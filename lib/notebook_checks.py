@@ -177,7 +177,7 @@ def output_problems(notebook: Mapping[str, Any]) -> list[str]:
             problems.append(f"a {cell['cell_type']} cell holds a path of a machine: {path[0]!r}")
     megabytes = len(json.dumps(notebook, ensure_ascii=False).encode()) / 2**20
     if megabytes > MEGABYTES:
-        problems.append(f"{megabytes:.1f} MB, at most {MEGABYTES}")
+        problems.append(f"{megabytes:.2f} MB, at most {MEGABYTES}")
     return problems
 
 

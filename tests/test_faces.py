@@ -10,6 +10,7 @@ import subprocess
 from fractions import Fraction
 
 import av
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -347,6 +348,29 @@ def test_contrast_is_corrected(scene):
     assert composite.contrast(checks.transpose(1, 2, 0)) > composite.contrast(0.3 * checks.transpose(1, 2, 0)) > 0
 
 
+def test_sharpening_gives_back_what_a_blur_took_and_no_more(frame):
+    face = frame.image.astype(np.float32)[40:168, 40:168] / 255
+    soft = cv2.GaussianBlur(face, (0, 0), 0.7)
+    sharp = composite.sharpen(soft)
+    assert np.abs(sharp - face).mean() < 0.8 * np.abs(soft - face).mean()
+    assert composite.sharpen(soft, 0) is soft and 0 <= sharp.min() and sharp.max() <= 1
+    flat = np.full((32, 32, 3), 0.3, np.float32)
+    np.testing.assert_allclose(composite.sharpen(flat, 3), flat, atol=1e-6)
+
+
+def test_a_network_is_asked_with_and_without_sharpening():
+    torch.manual_seed(0)
+    network = Comb(["alma", "bruno"], SMALL, 6)
+    crops = np.random.default_rng(0).integers(0, 255, (3, 32, 32, 3), np.uint8)
+    plain = evaluate.infer(network, crops, "alma", sharpness=0)
+    with torch.no_grad():
+        said = network(torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 255, "alma").permute(0, 2, 3, 1).numpy()
+    np.testing.assert_allclose(plain, said, atol=1e-5)
+    np.testing.assert_allclose(
+        evaluate.infer(network, crops, "alma"), [composite.sharpen(face) for face in plain], atol=1e-5
+    )
+
+
 def test_compositing_refuses_what_does_not_fit(scene):
     face, target, _, mask = scene
     for arguments in ((face[:32], target, mask), (face, target, mask[:32]), (face * np.nan, target, mask)):
@@ -649,6 +673,8 @@ def test_the_command_says_errors_in_one_line(call, tmp_path):
     assert code == 2 and "python -m lib.training faces.comb" in err
     assert len(err.strip().splitlines()) == 1 and err.startswith("error: ")
     assert run("swap", "a", "b")[0] == 2
+    code, _, err = run("swap", "a.mp4", "b.mp4", "--identity", "alma", "--sharpness", "9")
+    assert code == 2 and "--sharpness lies in 0..5, not 9" in err
 
 
 def test_load_explains_how_to_train(monkeypatch, tmp_path):

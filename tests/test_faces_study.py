@@ -153,7 +153,7 @@ def test_the_drawings():
         figures.comb(tile(), {"alma": tile(), "bruno": tile()}),
         figures.strip(tile(), levels, ("alma", "as bruno")),
         figures.matrix(np.stack([[tile() for _ in range(3)] for _ in range(2)]), ["a", "b"]),
-        figures.compared(np.stack([[tile() for _ in range(7)]]), list(study.METHODS.values())),
+        figures.compared(np.stack([[tile() for _ in range(len(study.METHODS) + 2)]]), list(study.METHODS.values())),
         figures.compositing({"target": tile(), **{name: tile() for name in METHODS}}),
         figures.explored({"target": tile(), "swap": tile()}, {"SSIM": 0.5}),
         figures.training(log, 32)[0],
@@ -254,6 +254,35 @@ def test_compared_networks_take_as_long_and_see_each_person_as_often():
     assert not set(made["pair_0"].names) & set(made["pair_1"].names)
     assert made["twin_0"].names == made["pair_0"].names
     assert len(made["real"].names) == 8 and made["late"].names == (tasks.LATE,)
+
+
+def test_matching_draws_mean_codes_together():
+    """Its gradient moves each person's mean code to everybody's; batches that differ only by chance stay."""
+    task = training.make_task("faces.comb", "smoke")
+    torch.manual_seed(0)
+    offset = torch.nn.Parameter(torch.tensor([[2.0], [-2.0]]).repeat(1, task.config.code))
+    shares = []
+    for step in range(400):
+        code = torch.randn(8, task.config.code) + offset[step % 2]
+        loss, between = task._apart(code, step)
+        shares.append(float(between))
+        (gradient,) = torch.autograd.grad(loss, offset)
+        assert torch.isfinite(gradient).all() and not gradient[1 - step % 2].any()
+        offset.data -= 0.2 * gradient
+    assert shares[3] > 3 and shares[-1] < 0.1
+    assert (offset[0] - offset[1]).abs().mean() < 0.5
+    assert not hasattr(training.make_task("faces.twin_0", "smoke"), "code_mean")
+
+
+def test_codes_are_compared_between_people():
+    size, rng = 16, np.random.default_rng(0)
+    network = Comb(["a", "b"], (8, 8, 8), 6)
+    pictures = rng.integers(0, 255, (12, size, size, 3), dtype=np.uint8)
+    points = np.zeros((12, 68, 2), np.float32)
+    same = {name: people.Faces(pictures, points) for name in "ab"}
+    assert evaluate.between_people(network, same) == pytest.approx(0, abs=1e-6)
+    darker = same | {"b": people.Faces(pictures // 3, points)}
+    assert evaluate.between_people(network, darker) > 0.1
 
 
 def test_half_precision_checkpoints_that_ship_are_small():

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.errors import UserError, command_line, command_parser, show
-from lib.faces.composite import CHOSEN, METHODS
+from lib.faces.composite import CHOSEN, METHODS, SHARPNESS
 from lib.faces.detect import CHOICES
 
 
@@ -28,6 +28,7 @@ def _arguments() -> argparse.Namespace:
     swap.add_argument("output", metavar="OUT", type=Path)
     swap.add_argument("--identity", required=True, help="whose face; `identities` lists them")
     swap.add_argument("--method", default=CHOSEN, help=f"of compositing: {', '.join(METHODS)} (default {CHOSEN})")
+    swap.add_argument("--sharpness", type=float, default=SHARPNESS, help="of the face, 0 to 5 (default %(default)s)")
     swap.add_argument("--face", default="only", help=f"among several faces: {', '.join(CHOICES)} (default only)")
     swap.add_argument("--no-label", action="store_true", help="no visible label; the metadata says it still")
     swap.add_argument("--device", default="cpu", help="cpu (default), auto, cuda")
@@ -40,7 +41,10 @@ def _swap(arguments: argparse.Namespace) -> dict[str, Any]:
 
     if arguments.face not in CHOICES:
         raise UserError(f"--face is one of {', '.join(CHOICES)}, not {arguments.face!r}")
+    if not 0 <= arguments.sharpness <= 5:
+        raise UserError(f"--sharpness lies in 0..5, not {arguments.sharpness:g}")
     swapper = load(arguments.preset, arguments.model, arguments.device)
+    swapper.sharpness = arguments.sharpness
     return swapper.swap(
         arguments.input,
         arguments.output,

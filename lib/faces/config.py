@@ -27,6 +27,7 @@ class CombConfig(Config):
         0.008, ge=0, lt=0.2, description="smooth random displacement of the input only, share of its side"
     )
     colour: float = Field(0.1, ge=0, lt=1, description="random gain, contrast and gamma of the input only")
+    matching: float = Field(0.0, ge=0, le=100, description="weight of how far people's mean codes lie apart")
     train: TrainConfig
 
     @pydantic.model_validator(mode="after")
@@ -69,6 +70,7 @@ class ChapterConfig(Config):
     direct_share: float = Field(
         0.54, gt=0, le=1, description="steps of a network that is not grown, as a share of a grown one's: equal time"
     )
+    ablation_share: float = Field(0.15, gt=0, le=1, description="the same of the networks of an ablation")
     late_share: float = Field(0.1, gt=0, le=1, description="steps of the branch of somebody who is added later")
     boxes: int = Field(8, ge=1, le=64, description="perturbed boxes that landmarks are averaged over")
     window: int = Field(7, ge=1, description="frames of the temporal filter of landmarks, odd")

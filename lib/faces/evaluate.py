@@ -15,7 +15,7 @@ from lib.faces import people
 from lib.faces.align import hull_mask, hull_points
 from lib.faces.baselines import Warp
 from lib.faces.comb import Comb, side
-from lib.faces.composite import CHOSEN, METHODS, composite
+from lib.faces.composite import CHOSEN, METHODS, SHARPNESS, composite, sharpen
 from lib.faces.detect import DlibDetector, crop_landmarks, track
 from lib.faces.measures import (
     contrast_error,
@@ -35,16 +35,20 @@ if TYPE_CHECKING:
     from lib.faces.pipeline import Swapper
 
 
-def infer(network: Comb, crops: np.ndarray, identity: str, batch: int = 16) -> np.ndarray:
-    """The network's faces of one identity, float32 ``(T, N, N, 3)`` in 0..1, for crops uint8 ``(T, N, N, 3)``."""
+def infer(network: Comb, crops: np.ndarray, identity: str, batch: int = 16, sharpness: float = SHARPNESS) -> np.ndarray:
+    """The network's faces of one identity, float32 ``(T, N, N, 3)`` in 0..1, for crops uint8 ``(T, N, N, 3)``.
+
+    They are sharpened (`lib.faces.composite.sharpen`); with ``sharpness`` 0 they are what the network says.
+    """
     device = next(network.parameters()).device
     found = []
     with torch.inference_mode():
         for start in range(0, len(crops), batch):
             part = torch.from_numpy(np.ascontiguousarray(crops[start : start + batch])).to(device)
             images = part.permute(0, 3, 1, 2).float().div(255).contiguous(memory_format=torch.channels_last)
-            found.append(network(images, identity).float().permute(0, 2, 3, 1).cpu().numpy())
-    return np.concatenate(found)
+            shown = network(images, identity).float().permute(0, 2, 3, 1).cpu().numpy()
+            found += [sharpen(face, sharpness) for face in shown]
+    return np.stack(found)
 
 
 def inside(x: np.ndarray, y: np.ndarray, mask: np.ndarray) -> dict[str, float]:
@@ -67,13 +71,28 @@ def _mean(rows: list[dict[str, float]]) -> dict[str, float]:
 
 
 def reconstruction(network: Comb, faces: Mapping[str, Faces]) -> dict[str, float]:
-    """Mean `inside` of each person's faces through the person's own branch."""
+    """Mean `inside` of each person's faces through the person's own branch, not sharpened."""
     rows = []
     for name, found in faces.items():
         size = found.images.shape[1]
-        for out, image, points in zip(infer(network, found.images, name), found.images, found.landmarks, strict=True):
+        outputs = infer(network, found.images, name, sharpness=0)
+        for out, image, points in zip(outputs, found.images, found.landmarks, strict=True):
             rows.append(inside(out, image.astype(np.float32) / 255, hull_mask(points, size)))
     return _mean(rows)
+
+
+def between_people(network: Comb, faces: Mapping[str, Faces]) -> float:
+    """Variance of the codes between people, over that within a person: 0 where nothing in a mean code says who it is.
+
+    Faces of everybody should come from many lights, or chance differences of these are counted.
+    """
+    codes = []
+    for found in faces.values():
+        parts = torch.from_numpy(found.images).permute(0, 3, 1, 2).split(16)
+        with torch.inference_mode():
+            codes.append(torch.cat([network.encode(part.float() / 255) for part in parts]))
+    within = torch.stack([code.var(0, correction=0) for code in codes]).mean(0).sum()
+    return float(torch.stack([code.mean(0) for code in codes]).var(0, correction=0).sum() / within)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,12 +120,15 @@ def truth(target: str, source: str, shot: people.Shot, side: int) -> Truth:
 
 
 def swap_truth(network: Comb, pairs: Iterable[tuple[str, str]], frames: int) -> dict[str, float]:
-    """Mean `inside` of the network's output against the exact swap, over (target, source) pairs, ``frames`` each."""
+    """Mean `inside` of the network's output, not sharpened, against the exact swap.
+
+    Over (target, source) pairs, ``frames`` each.
+    """
     rows = []
     size = side(network.level)
     for target, source in pairs:
         found = [truth(target, source, shot, size) for shot in people.test_shots(target, frames)]
-        outputs = infer(network, np.stack([each.target for each in found]), source)
+        outputs = infer(network, np.stack([each.target for each in found]), source, sharpness=0)
         for out, each in zip(outputs, found, strict=True):
             rows.append(inside(out, each.source.astype(np.float32) / 255, hull_mask(each.source_landmarks, size)))
     return _mean(rows)
@@ -123,7 +145,25 @@ def known_frames(frames: int) -> int:
     return min(20, 2 * frames)
 
 
-def answer(method: Comb | Warp, frames: Sequence[Truth], source: str) -> np.ndarray:
+@dataclasses.dataclass(frozen=True)
+class Plain:
+    """A network whose faces are not sharpened, as a method of `swap_table`."""
+
+    network: Comb
+
+    @property
+    def identities(self) -> tuple[str, ...]:
+        """Whose face can be shown."""
+        return self.network.identities
+
+    def __call__(self, frames: Sequence[Truth], source: str) -> np.ndarray:
+        return infer(self.network, np.stack([each.target for each in frames]), source, sharpness=0)
+
+
+Method = Comb | Plain | Warp
+
+
+def answer(method: Method, frames: Sequence[Truth], source: str) -> np.ndarray:
     """What a network or a baseline shows for the targets of ``frames``: float32 ``(T, N, N, 3)`` in 0..1."""
     if isinstance(method, Comb):
         return infer(method, np.stack([each.target for each in frames]), source)
@@ -131,7 +171,7 @@ def answer(method: Comb | Warp, frames: Sequence[Truth], source: str) -> np.ndar
 
 
 def swap_table(
-    methods: Mapping[str, Comb | Warp],
+    methods: Mapping[str, Method],
     pairs: Iterable[tuple[str, str]],
     frames: int,
     size: int,

@@ -119,7 +119,7 @@ def compared(tiles: np.ndarray, names: Sequence[str]) -> Figure:
         [tiles[r, c] for r in range(rows) for c in range(columns)],
         rows=rows,
         col_titles=titles,
-        tile=0.82,
+        tile=0.66,
         gap=0.03,
         frames={r * columns + columns - 1: COLOURS["data"] for r in range(rows)},
     )
@@ -127,14 +127,14 @@ def compared(tiles: np.ndarray, names: Sequence[str]) -> Figure:
 
 def scores(table: pd.DataFrame, names: Mapping[str, str]) -> Drawing:
     """Similarity and perceptual distance to the truth by method, spread over frames and pairs."""
-    fig, axes = plt.subplots(1, 3, figsize=plotting.size(2.2), sharey=True)
+    fig, axes = plt.subplots(1, 3, figsize=plotting.size(2.5), sharey=True)
     shown = [name for name in names if name in set(table["method"])]
     columns = {"ssim": "SSIM (higher)", "lpips": "LPIPS (lower)", "expression": "expression, % (lower)"}
     for ax, (column, label) in zip(axes, columns.items(), strict=True):
         for place, name in enumerate(shown[::-1]):
             values = table.loc[table["method"] == name, column]
             low, mid, high = values.quantile([0.1, 0.5, 0.9])
-            shade = COLOURS["comb"] if name == "comb" else MUTED
+            shade = COLOURS["comb"] if name in ("comb", "sharp") else MUTED
             ax.plot([low, high], [place] * 2, color=shade, linewidth=1.4)
             ax.plot(mid, place, "o", color=shade, markersize=5)
         ax.set(title=label)

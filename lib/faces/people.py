@@ -19,8 +19,8 @@ from lib.data.actors.pack import PATH as PACK
 from lib.errors import UserError
 from lib.faces.align import Alignment, align
 
-RECIPE = 1  # raised when rendering, takes or alignment change, so that old crops and checkpoints no longer match
-TAKE = 20  # frames of one take: the same light and background
+RECIPE = 2  # raised when rendering, takes or alignment change, so that old crops and checkpoints no longer match
+TAKE = 4  # frames of one take: the same light and background
 STRIDE = 3  # frames of a 25 fps performance from one training frame to the next
 SHOWN = 2  # a picture is rendered at so many times the side of the crop
 

@@ -20,7 +20,7 @@ from lib import video
 from lib.errors import UserError
 from lib.faces.align import align, hull_mask
 from lib.faces.comb import Comb, side
-from lib.faces.composite import CHOSEN, METHODS, composite
+from lib.faces.composite import CHOSEN, METHODS, SHARPNESS, composite
 from lib.faces.detect import Choice, Detector, DlibDetector, Track, track
 from lib.faces.evaluate import infer
 
@@ -35,16 +35,23 @@ class Swapper:
         network: the comb.
         boxes, window: of the stabilisation; see `lib.faces.detect`.
         detector: default dlib's.
+        sharpness: of `lib.faces.composite.sharpen`.
     """
 
     def __init__(
-        self, network: Comb, boxes: int = 8, window: int = 7, device: str = "cpu", detector: Detector | None = None
+        self,
+        network: Comb,
+        boxes: int = 8,
+        window: int = 7,
+        device: str = "cpu",
+        detector: Detector | None = None,
+        sharpness: float = SHARPNESS,
     ) -> None:
         from lib.config import resolve_device
 
         self.network = network.eval().to(resolve_device(device), memory_format=torch.channels_last)
         self.side, self.window = side(network.level), window
-        self.boxes, self._detector = boxes, detector
+        self.boxes, self._detector, self.sharpness = boxes, detector, sharpness
 
     @property
     def identities(self) -> tuple[str, ...]:
@@ -80,7 +87,7 @@ class Swapper:
         crop = alignment.crop(frame)
         mask = hull_mask(alignment.to_crop(landmarks), self.side, soft=0.012 * self.side)
         clock("align")
-        face = infer(self.network, crop[None], identity)[0]
+        face = infer(self.network, crop[None], identity, sharpness=self.sharpness)[0]
         clock("network")
         before = crop.astype(np.float32) / 255
         after = composite(face, before, mask, method)

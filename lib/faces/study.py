@@ -38,15 +38,19 @@ from lib.faces.tasks import LATE, MODELS, PAIRS, make, masked_loss
 from lib.studies import from_rows, to_rows
 
 CHAPTER = "03_face_swapping"
-MEASURES = 1  # raised when a measurement changes, so that stored tables no longer match
+MEASURES = 2  # raised when a measurement changes, so that stored tables no longer match
 METHODS = {
     "comb": "comb, everybody",
+    "sharp": "comb, everybody, sharpened",
     "direct": "comb, everybody, not grown",
     "pair": "comb, two people",
     "twin": "two decoders, not grown",
+    "twin_sharp": "two decoders, sharpened",
     "warp": "landmark warp",
 }
 """What swaps are compared, and their names in tables."""
+ABLATION = ("matched", "unmatched")
+"""The short networks of `Study.matching`."""
 STEPS = ("frame and landmarks", "normalised", "network", "composite", "result")
 """The pictures of the pipeline, in order."""
 
@@ -265,14 +269,16 @@ class Study(studies.Models):
         pairs = [f"{kind}_{index}" for kind in ("pair", "twin") for index in range(len(self.couples))]
         return ["comb", "direct", *pairs]
 
-    def methods(self, couple: int) -> dict[str, Comb | Warp]:
+    def methods(self, couple: int) -> dict[str, evaluate.Method]:
         """`METHODS` for the people of one couple."""
         pictures = people.rendered(self.couples[couple], self.settings.frames, self.size)
         return {
-            "comb": self["comb"],
-            "direct": self["direct"],
-            "pair": self[f"pair_{couple}"],
-            "twin": self[f"twin_{couple}"],
+            "comb": evaluate.Plain(self["comb"]),
+            "sharp": self["comb"],
+            "direct": evaluate.Plain(self["direct"]),
+            "pair": evaluate.Plain(self[f"pair_{couple}"]),
+            "twin": evaluate.Plain(self[f"twin_{couple}"]),
+            "twin_sharp": self[f"twin_{couple}"],
             "warp": Warp(pictures),
         }
 
@@ -300,7 +306,7 @@ class Study(studies.Models):
         return self._stored("compared", self._compared(), {"frames": frames}, compute, **options)
 
     def compared_tiles(self, **options) -> np.ndarray:
-        """Three frames of each couple as tiles: the target, `METHODS`, the truth: ``(R, 7, N, N, 3)``."""
+        """Three frames of each couple as tiles: the target, `METHODS`, the truth: ``(R, 9, N, N, 3)``."""
 
         def compute() -> pd.DataFrame:
             rows = []
@@ -318,6 +324,36 @@ class Study(studies.Models):
 
         more = {"frames": self.settings.test_frames}
         return from_rows(self._stored("compared_tiles", self._compared(), more, compute, **options))
+
+    def matching(self, **options) -> pd.DataFrame:
+        """The short ablation networks, with and without matching codes: one row each.
+
+        Returns:
+            ``codes``, the share of ``between`` (`evaluate.between_people`, training frames), ``ssim`` and ``psnr`` of
+            unseen frames reconstructed, ``ssim_swap, psnr_swap, lpips_swap`` and ``expression_swap`` of all pairs.
+        """
+        names, frames = self.settings.people, self.settings.test_frames
+        every = max(1, frames // 4)
+
+        def compute() -> pd.DataFrame:
+            networks = {"not matched": self["unmatched"], "matched": self["matched"]}
+            plain = {title: evaluate.Plain(network) for title, network in networks.items()}
+            swaps = evaluate.swap_table(plain, people.test_pairs(names), frames, self.size, every)
+            held = people.rendered(names, evaluate.known_frames(frames), self.size, "validation", False)
+            seen = people.rendered(names, self.settings.frames, self.size)
+            seen = {name: Faces(f.images[:: people.TAKE], f.landmarks[:: people.TAKE]) for name, f in seen.items()}
+            rows = []
+            for title, network in networks.items():
+                means = swaps[swaps["method"] == title][["ssim", "psnr", "lpips", "expression"]].mean()
+                rows.append(
+                    {"codes": title, "between": evaluate.between_people(network, seen)}
+                    | evaluate.reconstruction(network, held)
+                    | {f"{key}_swap": value for key, value in means.items()}
+                )
+            return pd.DataFrame(rows)
+
+        more = {"frames": frames, "every": every}
+        return self._stored("matching", ["matched", "unmatched"], more, compute, **options)
 
     def compositing(self, **options) -> pd.DataFrame:
         """`evaluate.compositing_table` for all pairs of people, a few frames of each performance."""
@@ -446,7 +482,7 @@ class Study(studies.Models):
 
         def compute() -> pd.DataFrame:
             rows = []
-            for name in dict.fromkeys(("comb", "real", *self._compared(), "late")):
+            for name in dict.fromkeys(("comb", "real", *self._compared(), *ABLATION, "late")):
                 self[name]
                 task, run = self.tasks[name], self.runs[name]
                 count = sum(p.numel() for group in task.parameter_groups().values() for p in group)
@@ -461,7 +497,7 @@ class Study(studies.Models):
                 )
             return pd.DataFrame(rows)
 
-        return self._stored("training", ["real", *self._compared(), "late"], {}, compute, **options)
+        return self._stored("training", ["real", *self._compared(), *ABLATION, "late"], {}, compute, **options)
 
     def timings(self, **options) -> pd.DataFrame:
         """The pipeline on a rendered video of 288 x 288 pixels: ``stage, milliseconds`` a frame, and ``threads``."""
@@ -493,6 +529,7 @@ TABLES = (
     "swaps",
     "compared",
     "compared_tiles",
+    "matching",
     "compositing",
     "real_swaps",
     "real_tiles",

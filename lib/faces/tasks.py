@@ -20,6 +20,7 @@ from lib.faces.config import ChapterConfig, CombConfig
 from lib.faces.people import Faces
 from lib.training import Task
 
+_MEANS_RATE = 0.03  # of a person's running mean code, a batch; from 0.1 on, chance moves the codes and blurs faces
 _SMALLEST_SSIM = 16  # pixels; smaller pictures are enlarged for it
 
 
@@ -79,6 +80,9 @@ class CombTask(Task):
         for level in range(len(config.widths)):
             size = side(level)
             self.register_buffer(f"strip_{level}", torch.zeros(2, 3, size, size, dtype=torch.uint8))
+        if config.matching:
+            self.register_buffer("code_mean", torch.zeros(len(names), config.code))
+            self.register_buffer("code_variance", torch.zeros(len(names), config.code))
         self.register_buffer("strip_truth", torch.zeros(3, config.side, config.side, dtype=torch.uint8))
 
     def data_identity(self) -> dict[str, str]:
@@ -156,12 +160,39 @@ class CombTask(Task):
         if beta < 1:  # what the network shows is half coarse, and so is what it is asked for
             coarse = F.interpolate(F.avg_pool2d(targets, 2), scale_factor=2, mode="nearest")
             targets = beta * targets + (1 - beta) * coarse
-        output = self.model(inputs, self.identity_of(step), level, beta)
+        code = self.model.encode(inputs, level, beta)
+        output = self.model.decode(code, self.identity_of(step), level, beta)
         loss, similarity = masked_loss(output, targets, masks, self.config.l1)
-        yield "model", loss, {"ssim": similarity, "level": float(level), "beta": float(beta)}
+        metrics = {"ssim": similarity, "level": float(level), "beta": float(beta)}
+        if self.config.matching:
+            apart, metrics["between"] = self._apart(code.float(), step)
+            loss = loss + self.config.matching * apart
+        yield "model", loss, metrics
         last = level == len(self.config.steps) - 1
         if step + 1 == (self.config.train.steps if last else sum(self.config.steps[: level + 1])):
             self._keep_strip(level)
+
+    def _apart(self, code: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        """How far this person's mean code lies from everybody's, and what share of the variance is between people.
+
+        The first is a loss. The code is to say what is performed and in which light, and not by whom: what it says of
+        the target's skin, the source's branch takes for light. The mean over one batch is mostly chance. So the way is
+        that between running means, in units of the variance within a person, and the batch moves along it.
+        """
+        row, seen = step % len(self.names), step // len(self.names)
+        with torch.no_grad():
+            found = torch.stack([code.mean(0), code.var(0, correction=0)])
+            if torch.distributed.is_available() and torch.distributed.is_initialized():
+                torch.distributed.all_reduce(found)
+                found /= torch.distributed.get_world_size()
+            rate = max(1 / (1 + seen), _MEANS_RATE)
+            self.code_mean[row].lerp_(found[0], rate)
+            self.code_variance[row].lerp_(found[1], rate)
+            within = self.code_variance.sum(1).mean().clamp_min(1e-6)
+            everybody = self.code_mean.mean(0)
+            away = (self.code_mean[row] - everybody) / within
+            between = self.code_mean.var(0, correction=0).sum() / within
+        return 2 * (away * (code.mean(0) - everybody)).sum() * (seen > 0), between
 
     @torch.no_grad()
     def _keep_strip(self, level: int) -> None:
@@ -256,12 +287,15 @@ MODELS = (
     "real",
     "direct",
     *(f"{kind}_{index}" for kind in ("pair", "twin") for index in range(PAIRS)),
+    "matched",
+    "unmatched",
     "late",
 )
 """``comb``: all rendered people. ``real``: the real people. ``direct``: all rendered people without growing, for as
 long. ``pair_k``: a comb of two people only, the same frames of them, each of them seen as often. ``twin_k``: two whole
-decoders behind one encoder, not grown, for as long as a pair: the networks of the deepfakes line. ``late``: somebody
-who is added to the comb."""
+decoders behind one encoder, not grown and codes not matched, for as long as a pair: the networks of the deepfakes line.
+``matched``, ``unmatched``: the comb for a short time, with and without matching codes. ``late``: somebody who is added
+to the comb."""
 
 
 def make(model: str, chapter: ChapterConfig, seed: int) -> CombTask:
@@ -272,14 +306,17 @@ def make(model: str, chapter: ChapterConfig, seed: int) -> CombTask:
     if kind == "real":
         names, share = people.real_names(chapter.real), chapter.real_share
     elif kind == "late":
-        share, update = chapter.late_share, {"growth": whole}
+        share, update = chapter.late_share, {"growth": whole, "matching": 0.0}
     elif kind == "direct":
         share, update = chapter.direct_share, {"growth": whole}
+    elif kind in ("matched", "unmatched"):
+        share = chapter.ablation_share
+        update = {} if kind == "matched" else {"matching": 0.0}
     elif kind in ("pair", "twin"):
         first = 2 * int(index) % len(names)
         names, share = names[first : first + 2], chapter.pair_share
         if kind == "twin":
-            share, update = share * chapter.direct_share, {"growth": whole, "shared": 0}
+            share, update = share * chapter.direct_share, {"growth": whole, "shared": 0, "matching": 0.0}
     train = config.train.model_copy(update={"steps": max(1, round(share * config.train.steps))})
     config = config.model_copy(update=update | {"train": train})
     if kind == "late":
