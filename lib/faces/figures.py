@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -114,7 +115,7 @@ def matrix(tiles: np.ndarray, names: Sequence[str], tile: float = 0.66) -> Figur
 def compared(tiles: np.ndarray, names: Sequence[str]) -> Figure:
     """Swaps by several methods beside the truth (`lib.faces.study.Study.compared_tiles`)."""
     rows, columns = tiles.shape[:2]
-    titles = ["target", *(name.replace(", ", ",\n") for name in names), "truth"]
+    titles = ["target", *(textwrap.fill(name, 11) for name in names), "truth"]
     return plotting.image_grid(
         [tiles[r, c] for r in range(rows) for c in range(columns)],
         rows=rows,
@@ -168,11 +169,12 @@ def compositing_scores(table: pd.DataFrame) -> Drawing:
     """Light against contrast error, one point for each way of compositing."""
     fig, (ax, right) = plt.subplots(1, 2, figsize=plotting.size(2.5), width_ratios=(1.5, 1))
     means = table.groupby("method")[["light", "contrast", "seam"]].mean().loc[list(LABELS)]
+    lower = means.loc[["copy2", "copy2_contrast"], "contrast"].idxmin()  # these two lie close together
     for name, row in means.iterrows():
         shade = COLOURS["comb"] if name == "copy2_contrast" else MUTED
         ax.plot(row["light"], 100 * row["contrast"], "o", color=shade)
         label = LABELS[name].replace("\n", " ")
-        place, below = (row["light"], 100 * row["contrast"]), name == "copy2"  # two bands lie close together
+        place, below = (row["light"], 100 * row["contrast"]), name == lower
         ax.annotate(label, place, textcoords="offset points", xytext=(5, -9 if below else 3), fontsize=7.5)
     ax.set(xlabel="light error, stops", ylabel="contrast error, %", title="Towards the corner is better")
     ax.set(xlim=(0, None), ylim=(0, None))
