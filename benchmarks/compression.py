@@ -17,8 +17,6 @@ from __future__ import annotations
 import argparse
 import functools
 import json
-import re
-import resource
 import subprocess
 import sys
 import tempfile
@@ -37,6 +35,7 @@ from lib.checkpoints import device_name
 from lib.compression import baselines, bitstream
 from lib.errors import command_line
 from lib.files import write_atomically
+from lib.timings import peak_memory
 
 SIDES = (512, 768)
 WIDTHS = {"mbt2018-mean": ("MeanScaleHyperprior", ((128, 192), (192, 320))),
@@ -97,14 +96,6 @@ def macs(function: Callable[[], object]) -> float:
     return counter.get_total_flops() / 2 / (SIDES[0] * SIDES[1])
 
 
-def peak() -> float:
-    """Largest memory of this process so far, in MB."""
-    status = Path("/proc/self/status")
-    if status.exists():  # on Linux ru_maxrss also counts what the parent had when it forked
-        return int(re.search(r"VmHWM:\s*(\d+) kB", status.read_text())[1]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 ** (2 if sys.platform == "darwin" else 1)
-
-
 def largest() -> np.ndarray:
     """An image of as many pixels as a stream may have, the astronaut and its mirror images side by side."""
     photo = dict(data.held_out_photos())["astronaut"]
@@ -118,7 +109,7 @@ def print_step(step: str, path: Path, arguments: argparse.Namespace) -> None:
     source = largest() if step == "encode" else path.read_bytes()
     before = time.process_time()
     result = codec.compress(source, arguments.quality) if step == "encode" else codec.decompress(source)
-    row = {f"{step} CPU seconds": time.process_time() - before, f"{step} peak memory MB": peak()}
+    row = {f"{step} CPU seconds": time.process_time() - before, f"{step} peak memory MB": peak_memory()}
     if step == "encode":
         path.write_bytes(result)
         row["bytes"] = len(result)
@@ -149,7 +140,7 @@ def print_memory(name: str, arguments: argparse.Namespace) -> None:
     """What a process takes that encodes and decodes one photo, with all its libraries."""
     codec = contestant(name, arguments.preset, arguments.quality)
     codec.decode(codec.encode(photos()[0]))
-    print(peak())
+    print(peak_memory())
 
 
 def main() -> None:

@@ -7,7 +7,9 @@ Times differ from run to run, figures must not. So every execution leaves its ti
 from __future__ import annotations
 
 import json
+import re
 import sys
+from pathlib import Path
 
 import pandas as pd
 
@@ -17,6 +19,16 @@ from lib.files import write_atomically
 
 COLUMNS = ("chapter", "variant", "seconds", "peak_memory_mb", "device", "threads")
 """Columns of timings.csv: wall time, peak memory of the kernel and its workers, kind of device, CPU threads."""
+
+
+def peak_memory() -> float:
+    """Largest memory of this process so far, in MB."""
+    status = Path("/proc/self/status")
+    if status.exists():  # on Linux ru_maxrss also counts what the parent had when it forked
+        return int(re.search(r"VmHWM:\s*(\d+) kB", status.read_text())[1]) / 1024
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 ** (2 if sys.platform == "darwin" else 1)
 
 
 def collect() -> pd.DataFrame:

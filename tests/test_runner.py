@@ -10,6 +10,7 @@ import sys
 import time
 
 import nbformat
+import numpy as np
 import pytest
 import skeleton
 
@@ -332,3 +333,10 @@ def test_times_are_kept_only_when_asked(monkeypatch, tmp_path, call):
         "02_a,laptop,8.25,900,cpu,2",
         "02_a,smoke,1.5,900,cpu,2",
     ]
+
+
+def test_peak_memory_is_that_of_this_process_alone():
+    held = np.ones(64 * 2**20)  # half a gigabyte, which a process that is started from here must not be charged for
+    code = "from lib.timings import peak_memory; print(peak_memory())"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 10 < float(found.stdout) < 400 < timings.peak_memory() and held.size
