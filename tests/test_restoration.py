@@ -184,15 +184,38 @@ def test_jpeg_knows_its_cells(channels):
     luminance = [degradations.to_ycc(coarse.pull(image, 0.0))[:, :1] - degradations.to_ycc(image)[:, :1]
                  for image in (x, 1 - x)]  # fmt: skip
     assert luminance[0].abs().max() < 2 / 255 < luminance[1].abs().max()
+    assert (coarse.energy(x) < coarse.energy(1 - x)).all() and coarse.energy(x).shape == (2,)
 
 
+@pytest.mark.parametrize(("channels", "sampling"), [(1, "4:2:0"), (3, "4:2:0"), (3, "4:2:2"), (3, "4:4:4")])
+def test_a_pulled_image_stays_in_the_cells_of_its_file(channels, sampling):
+    x = smooth(2, channels, height=20, width=28)  # no whole blocks
+    observation = degradations.jpeg(x, 10, sampling)
+    assert observation.quantisation.sampling == {"4:2:0": (2, 2), "4:2:2": (1, 2), "4:4:4": (1, 1)}[sampling] or (
+        channels == 1 and observation.quantisation.chroma is None
+    )
+    far = (x + 0.3 * torch.randn(x.shape, generator=draw())).double()
+    energies = [observation.energy(image).sum() for image in (far, *(observation.pull(far, s) for s in (0.01, 0.1)))]
+    assert energies[0] > energies[1] > energies[2]  # nearer to the file, the further an image may move
+    whole = degradations.jpeg(x[:, :, :16, :16], 10, sampling)
+    pulled = whole.pull(far[:, :, :16, :16], 0.0)
+    found = zip(whole._coefficients(pulled), whole._stored(), whole._steps(), strict=True)
+    assert all(((a - b).abs() <= 0.501 * step).all() for a, b, step in found)
+    assert whole.energy(whole.pull(far[:, :, :16, :16], 1e4)).max() < 1e-3
+
+
+@pytest.mark.parametrize("sampling", ["4:2:0", "4:4:4"])
 @pytest.mark.parametrize("quality", [5, 30, 70])
-def test_quantisation_is_found_in_the_pixels(quality):
+def test_quantisation_is_found_in_the_pixels(quality, sampling):
     x = smooth(1, height=64, width=96) + 0.03 * torch.randn(1, 3, 64, 96, generator=draw())
-    observation = degradations.jpeg(x, quality)
-    assert np.array_equal(degradations.found_table(observation.y), observation.table.numpy())
-    assert degradations.found_table(x) is None
-    assert degradations.found_table(observation.y[:, :, 3:, 5:]) is None
+    observation = degradations.jpeg(x, quality, sampling)
+    found, known = degradations.found_quantisation(observation.y), observation.quantisation
+    assert np.array_equal(found.luminance, known.luminance) and np.array_equal(found.chroma, known.chroma)
+    assert quality == 5 or found.sampling == known.sampling  # at 5 hardly any chroma is left to tell
+    assert degradations.found_quantisation(x) is None
+    assert degradations.found_quantisation(observation.y[:, :, 3:, 5:]) is None
+    grey = degradations.found_quantisation(degradations.jpeg(x[:, :1], quality).y)
+    assert np.array_equal(grey.luminance, known.luminance) and grey.chroma is None
 
 
 def test_dct_is_that_of_scipy():
@@ -259,6 +282,33 @@ def test_windows_blend_to_the_whole(size):
 @pytest.mark.parametrize("size", [(8, 8), (9, 13), (17, 40)])
 def test_denoise_takes_any_size(size):
     assert solve.denoise(tiny(), torch.rand(1, 3, *size), 0.1).shape == (1, 3, *size)
+
+
+@pytest.mark.parametrize("framed", [False, True])
+@pytest.mark.parametrize("view", range(8))
+def test_a_view_moves_the_blocks_and_not_the_image(framed, view):
+    prior, x = tiny(), torch.rand(1, 3, 69, 78, generator=draw())
+    prior.framed, prior.mirrors = framed, (3,)
+    found = solve.denoise(prior, x, 0.1, view)
+    assert found.shape == x.shape
+    shift, mirrored = solve.VIEWS[view]
+    if 3 in mirrored:
+        x, found = x.flip(3), found.flip(3)
+    # inside, it is what the prior gives for the image cut where its blocks then begin
+    down, right = (4 - side for side in shift)
+    cut = solve.denoise(prior, x[:, :, down:, right:], 0.1)
+    assert torch.allclose(found[:, :, down + 28 : -28, right + 28 : -28], cut[:, :, 28:-28, 28:-28], atol=1e-5)
+
+
+def test_the_mean_over_views_climbs_the_mean_of_their_densities():
+    prior, sigma = tiny().double(), 0.1
+    prior.framed = True
+    x = torch.rand(1, 3, 16, 24, generator=draw()).double().requires_grad_()
+    prior.mirrors = (2, 3)
+    views = [x.flip(axes).roll(shift, (2, 3)) for shift, axes in solve.VIEWS[: solve.view_count(prior)]]
+    density = torch.stack([prior.log_prob(view, sigma) for view in views]).mean()
+    (score,) = torch.autograd.grad(density, x)
+    assert torch.allclose(solve.denoise_all_views(prior, x.detach(), sigma), x.detach() + sigma**2 * score)
 
 
 # ------------------------------------------------------------------------------------------------------------ searches
@@ -372,6 +422,17 @@ def test_annealing_reports_its_path_and_its_stop(fitted):
     assert levels == sorted(levels, reverse=True) and levels[0] == pytest.approx(50 / 255)
     early = solve.anneal(fitted, observation, Schedule(50, 2, 6), tolerance=10.0)
     assert early.steps == 1 and "moved by less" in early.stopped
+
+
+def test_momentum_carries_what_is_known_further(fitted):
+    """Half of an image is lost: after equally few steps at one level, the search with momentum is nearer to its end."""
+    x = smooth(2, seed=78)
+    seen = degradations.masked(x, degradations.box_mask(2, (24, 32), 0.5))
+    bare, faster = (
+        solve.anneal(fitted, seen, Schedule(25, 25, 12, momentum=momentum, views=1)).image for momentum in (0.0, 0.6)
+    )
+    end = solve.anneal(fitted, seen, Schedule(25, 25, 300, views=1)).image
+    assert (faster - end).square().mean() < 0.5 * (bare - end).square().mean()
 
 
 def test_mean_of_samples_beats_a_sample(fitted):

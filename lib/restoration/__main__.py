@@ -60,7 +60,7 @@ def _write(path: Path, image: np.ndarray) -> None:
 def _restore(arguments: argparse.Namespace) -> dict[str, Any]:
     from lib.restoration.restorer import check_mask, load, read_image
 
-    image, table = read_image(arguments.input)
+    image, quantisation = read_image(arguments.input)
     mask = None
     if arguments.mask is not None:
         mask = check_mask(read_image(arguments.mask)[0], image)
@@ -81,10 +81,10 @@ def _restore(arguments: argparse.Namespace) -> dict[str, Any]:
             restored = restorer.denoise(image, sigma, progress)
         elif arguments.task == "deblock":
             result["quantisation"] = "from the file"
-            if table is None:
-                table = restorer.quantisation(image)
-                result["quantisation"] = "unknown" if table is None else "found in the pixels"
-            restored = restorer.deblock(image, table, progress)
+            if quantisation is None:
+                quantisation = restorer.quantisation(image)
+                result["quantisation"] = "unknown" if quantisation is None else "found in the pixels"
+            restored = restorer.deblock(image, quantisation, progress)
         else:
             result["missing"] = round(float(mask.mean()), 5)
             restored = restorer.inpaint(image, mask, progress)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import functools
 import io
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -73,36 +73,80 @@ class Masked(Observation):
         return x + share * (self.y - x)
 
 
-@dataclass(frozen=True)
-class Compressed(Observation):
-    """A JPEG file whose quantisation is known: luminance coefficients lie within half a step of those in the file.
-
-    Chroma is stored at half the size or finer; it is treated as a noisy observation with ``sigma``.
+class Quantisation(NamedTuple):
+    """How a JPEG file was quantised.
 
     Attributes:
-        table: luminance quantisation steps ``(8, 8)``, in grey levels of orthonormal DCT coefficients.
+        luminance, chroma: steps ``(8, 8)`` in grey levels of orthonormal DCT coefficients, rows of equal vertical
+            frequency; chroma is None in a grey file.
+        sampling: rows and columns of pixels that share a value of chroma: (2, 2) for 4:2:0.
     """
 
-    table: Tensor = None
+    luminance: np.ndarray
+    chroma: np.ndarray | None = None
+    sampling: tuple[int, int] = (2, 2)
+
+
+@dataclass(frozen=True)
+class Compressed(Observation):
+    """A JPEG file whose quantisation is known: coefficients lie within half a step of those in the file.
+
+    The energy takes the error of a coefficient for Gaussian with the variance of a uniform one, a twelfth of its step
+    squared; the pull never leaves the cells. Of chroma only the means of the pixels that share a value are known. The
+    file's chroma is read from ``y``, where decoders have smoothed it.
+
+    Attributes:
+        quantisation: of the file.
+    """
+
+    quantisation: Quantisation = None
 
     def energy(self, x: Tensor) -> Tensor:
-        """Squared distance of the luminance from its quantisation cells, and of the chroma from the file's."""
-        return (x - self._nearest(x)).square().flatten(1).sum(1) / (2 * self.sigma**2)
+        """Squared distance of all coefficients from the file's, over twice their variance."""
+        return sum(
+            6 * ((found - stored) / step).square().reshape(len(x), -1).sum(1)
+            for found, stored, step in zip(self._coefficients(x), self._stored(), self._steps(), strict=True)
+        )
 
     def pull(self, x: Tensor, s: float) -> Tensor:
-        return self._nearest(x, s**2 / (s**2 + self.sigma**2))
-
-    def _nearest(self, x: Tensor, share: float = 1.0) -> Tensor:
+        """Closed form, with the distance to ``x`` taken in luminance and chroma."""
         height, width = x.shape[2:]
-        pad = (0, -width % 8, 0, -height % 8)
-        here, seen = (to_ycc(F.pad(image, pad, mode="replicate")) for image in (x, self.y))
-        step = self.table.to(x) / 255
-        found, stored = _dct(here[:, :1]), _dct(seen[:, :1])
-        centre = torch.round(stored / step) * step
-        inside = torch.minimum(torch.maximum(found, centre - step / 2), centre + step / 2)
-        luminance = _inverse_dct(inside, here[:, :1].shape)
-        chroma = here[:, 1:] + share * (seen[:, 1:] - here[:, 1:])
-        return from_ycc(torch.cat([luminance, chroma], 1))[:, :, :height, :width]
+        here = self._ycc(x)
+        means, moved = self._means(here), []
+        for mean, stored, step in zip(means, self._stored(), self._steps(), strict=True):
+            before = _dct(mean)
+            spread = s**2 * mean[0].numel() / here[0, 0].numel()  # a mean of four moves by a quarter of it
+            after = before + spread / (spread + step.square() / 12) * (stored - before)
+            after = torch.minimum(torch.maximum(after, stored - step / 2), stored + step / 2)
+            moved.append(_inverse_dct(after - before, mean.shape))
+        planes = [here[:, :1] + moved[0], here[:, 1:]]
+        if len(moved) > 1:
+            chroma = moved[1].view(len(x), 2, *moved[1].shape[2:])
+            planes[1] = planes[1] + F.interpolate(chroma, size=here.shape[2:], mode="nearest")
+        return from_ycc(torch.cat(planes, 1))[:, :, :height, :width]
+
+    def _ycc(self, x: Tensor) -> Tensor:
+        """With whole blocks of luminance and of chroma."""
+        rows, columns = (8 * size for size in self.quantisation.sampling)
+        return to_ycc(F.pad(x, (0, -x.shape[3] % columns, 0, -x.shape[2] % rows), mode="replicate"))
+
+    def _means(self, ycc: Tensor) -> list[Tensor]:
+        """What files hold: luminance ``(N, 1, H, W)`` and, in colour, means of both chromas ``(2N, 1, H', W')``."""
+        if self.quantisation.chroma is None:
+            return [ycc[:, :1]]
+        chroma = F.avg_pool2d(ycc[:, 1:], self.quantisation.sampling)
+        return [ycc[:, :1], chroma.reshape(-1, 1, *chroma.shape[2:])]
+
+    def _coefficients(self, x: Tensor) -> list[Tensor]:
+        return [_dct(mean) for mean in self._means(self._ycc(x))]
+
+    def _steps(self) -> list[Tensor]:
+        tables = [table for table in self.quantisation[:2] if table is not None]
+        return [torch.from_numpy(table.astype(np.float32)).to(self.y) / 255 for table in tables]
+
+    def _stored(self) -> list[Tensor]:
+        found = zip(self._coefficients(self.y), self._steps(), strict=True)
+        return [torch.round(coefficients / step) * step for coefficients, step in found]
 
 
 @dataclass(frozen=True)
@@ -132,21 +176,21 @@ def noise(x: Tensor, level: float, generator: torch.Generator) -> Noisy:
 
 def jpeg(x: Tensor, quality: int, subsampling: str = "4:2:0") -> Compressed:
     """Written and read again as JPEG files of ``quality`` 1..95; grey images as grey files."""
-    decoded, table = [], None
+    decoded, quantisation = [], None
     for image in (round8(x) * 255).byte().cpu():
         data = encode_jpeg(image.permute(1, 2, 0).numpy(), quality, subsampling)
-        pixels, table = decode_jpeg(data)
+        pixels, quantisation = decode_jpeg(data)
         decoded.append(torch.from_numpy(pixels).permute(2, 0, 1))
     y = (torch.stack(decoded).float() / 255).to(x.device)
-    return compressed(y, table)
+    return compressed(y, quantisation)
 
 
-def compressed(y: Tensor, table: np.ndarray) -> Compressed:
-    """The observation that decoded JPEG images ``y`` and their luminance table ``(8, 8)`` make."""
-    steps = torch.from_numpy(table.astype(np.float32))
+def compressed(y: Tensor, quantisation: Quantisation) -> Compressed:
+    """The observation that decoded JPEG images ``y`` and their quantisation make."""
     # measured on training photographs (quality 10: 12 grey levels, 30: 8): it grows with the root of the steps, since
     # most coefficients lie in the zero cell, whose error is their own size
-    return Compressed(y, 1.4 * float(steps[:4, :4].mean()) ** 0.5 / 255, table=steps)
+    level = 1.4 * float(quantisation.luminance[:4, :4].mean()) ** 0.5
+    return Compressed(y, level / 255, quantisation=quantisation)
 
 
 def encode_jpeg(image: np.ndarray, quality: int, subsampling: str = "4:2:0") -> bytes:
@@ -162,51 +206,71 @@ def encode_jpeg(image: np.ndarray, quality: int, subsampling: str = "4:2:0") -> 
     return buffer.getvalue()
 
 
-def decode_jpeg(data: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels uint8 ``(H, W, C)`` and luminance quantisation table uint16 ``(8, 8)`` of a JPEG file."""
+def decode_jpeg(data: bytes) -> tuple[np.ndarray, Quantisation]:
+    """Pixels uint8 ``(H, W, C)`` and quantisation of a JPEG file."""
     from PIL import Image
 
     with Image.open(io.BytesIO(data)) as picture:
-        table = luminance_table(picture)
+        found = quantisation_of(picture)
         pixels = np.array(picture)
-    return pixels[:, :, None] if pixels.ndim == 2 else pixels, table
+    return pixels[:, :, None] if pixels.ndim == 2 else pixels, found
 
 
-def luminance_table(picture: Any) -> np.ndarray:
-    """Luminance quantisation steps ``(8, 8)`` of an open Pillow JPEG, rows of equal vertical frequency."""
-    return np.array(picture.quantization[0], np.uint16).reshape(8, 8)
+def quantisation_of(picture: Any) -> Quantisation:
+    """The quantisation of an open Pillow JPEG."""
+    from PIL import JpegImagePlugin
+
+    tables = [np.array(table, np.uint16).reshape(8, 8) for _, table in sorted(picture.quantization.items())]
+    if picture.mode == "L":
+        return Quantisation(tables[0])
+    sampling = {0: (1, 1), 1: (1, 2), 2: (2, 2)}.get(JpegImagePlugin.get_sampling(picture), (2, 2))
+    return Quantisation(tables[0], tables[min(1, len(tables) - 1)], sampling)
 
 
 @functools.cache
-def _standard_tables() -> tuple[np.ndarray, ...]:
-    """The luminance tables of quality 1..95, as Pillow (libjpeg) writes them."""
-    dot = np.zeros((8, 8, 1), np.uint8)
+def _standard() -> tuple[Quantisation, ...]:
+    """Quality 1..95, as Pillow (libjpeg) writes them."""
+    dot = np.zeros((8, 8, 3), np.uint8)
     return tuple(decode_jpeg(encode_jpeg(dot, quality))[1] for quality in range(1, 96))
 
 
-def found_table(y: Tensor) -> np.ndarray | None:
-    """The luminance table of images ``y`` that once were JPEG files of a standard quality, else None.
+def found_quantisation(y: Tensor) -> Quantisation | None:
+    """The quantisation of images ``y`` that once were JPEG files of a standard quality, else None.
 
     Coefficients of the 8x8 grid that starts at the corner lie close to multiples of the steps of one quality. Their
     mean distance is compared with a quarter of a step, what it is where there is no relation. Qualities up to about 80
-    can be told; an image that was moved against the grid or resized since cannot.
+    can be told; an image that was moved against the grid or resized since cannot. Chroma of full size shows in the
+    same way; where it does not, it is taken for 4:2:0.
     """
     height, width = (side // 8 * 8 for side in y.shape[2:])
     if not height or not width:
         return None
-    coefficients = 255 * _dct(to_ycc(y[:, :, :height, :width])[:, :1]).reshape(-1, 8, 8)
-    best, found = 0.4, None
-    for table in _standard_tables():
-        step = torch.from_numpy(table.astype(np.float32)).to(y).expand_as(coefficients)
-        multiples = coefficients / step
-        counted = multiples.abs() > 0.5
-        counted[:, 0, 0] = False  # the mean of a block is there in every image
-        if int(counted.sum()) < 32:
-            continue
-        distance = ((multiples - multiples.round()).abs() * step)[counted].mean() / (step[counted].mean() / 4)
-        if float(distance) < best:
-            best, found = float(distance), table
-    return found
+    ycc = to_ycc(y[:, :, :height, :width])
+    luminance = 255 * _dct(ycc[:, :1])
+    distances = [_distance(luminance, quantisation.luminance) for quantisation in _standard()]
+    best = int(np.argmin(distances))
+    if distances[best] >= _RELATED:
+        return None
+    found = _standard()[best]
+    if y.shape[1] == 1:
+        return Quantisation(found.luminance)
+    chroma = 255 * _dct(ycc[:, 1:].reshape(-1, 1, height, width))
+    return found._replace(sampling=(1, 1)) if _distance(chroma, found.chroma) < _RELATED else found
+
+
+_RELATED = 0.4  # distance of coefficients to multiples of their steps, over that of unrelated ones
+
+
+def _distance(coefficients: Tensor, table: np.ndarray) -> float:
+    """Mean distance to multiples of the steps, over a quarter of a step; infinite where too few tell."""
+    coefficients = coefficients.reshape(-1, 8, 8)
+    step = torch.from_numpy(table.astype(np.float32)).to(coefficients).expand_as(coefficients)
+    multiples = coefficients / step
+    counted = multiples.abs() > 0.5
+    counted[:, 0, 0] = False  # the mean of a block is there in every image
+    if int(counted.sum()) < 32:
+        return float("inf")
+    return float(((multiples - multiples.round()).abs() * step)[counted].mean() / (step[counted].mean() / 4))
 
 
 def random_mask(n: int, size: tuple[int, int], share: float, generator: torch.Generator) -> Tensor:
@@ -324,7 +388,7 @@ _DCT = _dct_matrix()
 def _dct(x: Tensor) -> Tensor:
     """Orthonormal DCT of 8x8 blocks: ``(N, 1, H, W) -> (N, H/8, W/8, 8, 8)``."""
     n, _, height, width = x.shape
-    blocks = x.view(n, height // 8, 8, width // 8, 8).transpose(2, 3)
+    blocks = x.reshape(n, height // 8, 8, width // 8, 8).transpose(2, 3)
     return _DCT.to(x) @ blocks @ _DCT.T.to(x)
 
 

@@ -73,12 +73,17 @@ def dip_recipe(degradation: str) -> str:
     return "inpaint-hole" if degradation == "box" else "inpaint"
 
 
+def scaled_recipe(degradation: str, truth: Tensor, config: ImagePriorConfig) -> dip.Recipe:
+    """The authors' recipe for a degradation, scaled to the size of ``truth`` and to the shares of ``config``."""
+    recipe = dip.RECIPES[dip_recipe(degradation)]
+    return dip.scaled(recipe, min(truth.shape[2:]), config.iterations, config.width)
+
+
 def deep_image_prior(degradation: str, config: ImagePriorConfig) -> Method:
     """Both stops of one fit: ``{"DIP (fixed stop)": (image, seconds), "DIP (oracle stop)": ...}``."""
 
     def method(observation: Observation, truth: Tensor, generator: torch.Generator) -> dict:
-        recipe = dip.RECIPES[dip_recipe(degradation)]
-        recipe = dip.scaled(recipe, min(truth.shape[2:]), config.iterations, config.width)
+        recipe = scaled_recipe(degradation, truth, config)
         found = dip.fit(
             observation, recipe, generator, memory=config.exponential, truth=truth, check_every=config.check_every
         )

@@ -174,6 +174,8 @@ class NoiseFlow(nn.Module):
         steps: couplings of each level.
         sigma_range: smallest and largest noise level, for images in [0, 1]; others are treated as the nearest.
         bound: of each coupling's log-scale. variance_bound: of the log-variance of details around its mean.
+        framed: its images fill their frame (digits, aligned faces), so what lies beyond a border is not more image.
+        mirrors: axes of ``(N, C, H, W)`` along which images are as likely mirrored.
     """
 
     def __init__(
@@ -185,9 +187,12 @@ class NoiseFlow(nn.Module):
         sigma_range: tuple[float, float],
         bound: float = 1.0,
         variance_bound: float = 6.0,
+        framed: bool = False,
+        mirrors: tuple[int, ...] = (),
     ) -> None:
         super().__init__()
         self.channels, self.depth, self.sigma_range = channels, len(hidden), sigma_range
+        self.framed, self.mirrors = framed, mirrors
         self.multiple, self.zoom = 2 ** len(hidden), 1  # zoom: h_0 in units of the image
         colours = _OPPONENT if channels == 3 else torch.eye(channels)
         self.register_buffer("colours", colours, persistent=False)
@@ -208,6 +213,7 @@ class NoiseFlow(nn.Module):
         part = NoiseFlow.__new__(NoiseFlow)
         nn.Module.__init__(part)
         part.channels, part.depth, part.zoom = self.channels, self.depth - levels, self.zoom * 2**levels
+        part.framed, part.mirrors = self.framed, self.mirrors
         part.multiple, part.sigma_range = 2**part.depth, tuple(sigma / 2**levels for sigma in self.sigma_range)
         part.register_buffer("colours", self.colours, persistent=False)
         part.levels, part.top_mean, part.top_log_variance = self.levels[levels:], self.top_mean, self.top_log_variance

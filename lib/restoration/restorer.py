@@ -12,7 +12,15 @@ from torch import Tensor
 from lib.errors import UserError, explain_os_error
 from lib.restoration import solve
 from lib.restoration.config import DataSet
-from lib.restoration.degradations import Masked, Noisy, Observation, compressed, found_table, luminance_table
+from lib.restoration.degradations import (
+    Masked,
+    Noisy,
+    Observation,
+    Quantisation,
+    compressed,
+    found_quantisation,
+    quantisation_of,
+)
 from lib.restoration.images import FACE_SIDE
 from lib.restoration.prior import NoiseFlow
 
@@ -87,15 +95,23 @@ class Restorer:
             raise UserError(f"sigma is {sigma:g}, this prior knows noise of {low:g} to {high:g} grey levels")
         return self._restored(Noisy(self.tensor(image), sigma / 255), image, progress)
 
-    def quantisation(self, image: np.ndarray) -> np.ndarray | None:
-        """Luminance steps ``(8, 8)`` of the JPEG file that ``image`` was, where its pixels tell, else None."""
-        return found_table(self.tensor(image))
+    def quantisation(self, image: np.ndarray) -> Quantisation | None:
+        """Of the JPEG file that ``image`` was, where its pixels tell, else None."""
+        return found_quantisation(self._file_planes(image))
 
-    def deblock(self, image: np.ndarray, table: np.ndarray | None = None, progress: Progress = None) -> np.ndarray:
-        """JPEG artefacts removed. ``table``: luminance steps of the file ``(8, 8)``; None: looked for in the pixels."""
+    @staticmethod
+    def _file_planes(image: np.ndarray) -> Tensor:
+        """``(1, 1 or 3, H, W)``: a grey image has one plane in a file, whatever the prior has."""
+        check_pixels(image)
+        return torch.from_numpy(np.array(image)).view(*image.shape[:2], -1).permute(2, 0, 1)[None].float() / 255
+
+    def deblock(
+        self, image: np.ndarray, quantisation: Quantisation | None = None, progress: Progress = None
+    ) -> np.ndarray:
+        """JPEG artefacts removed. ``quantisation``: of the file; None: looked for in the pixels."""
         x = self.tensor(image)
-        table = self.quantisation(image) if table is None else table
-        observation = compressed(x, table) if table is not None else Observation(x, UNKNOWN / 255)
+        quantisation = self.quantisation(image) if quantisation is None else quantisation
+        observation = Observation(x, UNKNOWN / 255) if quantisation is None else compressed(x, quantisation)
         return self._restored(observation, image, progress)
 
     def inpaint(self, image: np.ndarray, mask: np.ndarray, progress: Progress = None) -> np.ndarray:
@@ -162,8 +178,8 @@ def check_mask(mask: np.ndarray, image: np.ndarray) -> np.ndarray:
     return lost
 
 
-def read_image(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    """An image file as uint8 ``(H, W, 3)`` or, grey, ``(H, W)``, and its luminance table if it is a JPEG file.
+def read_image(path: Path) -> tuple[np.ndarray, Quantisation | None]:
+    """An image file as uint8 ``(H, W, 3)`` or, grey, ``(H, W)``, and its quantisation if it is a JPEG file.
 
     Raises:
         UserError: missing, no image, damaged, too large or small, with transparency or more than 8 bits.
@@ -180,7 +196,8 @@ def read_image(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
                 raise UserError(
                     f"{path} has more than 8 bits a channel (mode {picture.mode}); convert it to 8 bits first"
                 )
-            table = luminance_table(picture) if picture.format == "JPEG" else None
+            known = picture.format == "JPEG" and picture.mode in ("L", "RGB")
+            quantisation = quantisation_of(picture) if known else None
             image = np.array(picture.convert("L" if picture.mode in ("L", "1") else "RGB"))
     except (UnidentifiedImageError, SyntaxError, Image.DecompressionBombError):
         raise UserError(f"{path} is no image that can be read; give a PNG, JPEG, TIFF or WebP file") from None
@@ -189,4 +206,4 @@ def read_image(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
             raise UserError(f"{path} is damaged ({error}); give a whole image file") from None
         raise explain_os_error(error, path, "read") from None
     check_pixels(image)
-    return image, table
+    return image, quantisation

@@ -24,7 +24,16 @@ from lib.restoration.degradations import Compressed, Masked, Observation, Smalle
 from lib.restoration.plain import PlainFlow
 from lib.restoration.prior import NoiseFlow
 
-WINDOW, OVERLAP = 256, 48  # pixels: larger images are denoised window by window; the overlaps are blended
+WINDOW, OVERLAP = 272, 48  # pixels: larger images than 256, and a shift, go in windows whose overlaps are blended
+VIEWS = tuple(
+    (shift, mirrored)
+    for shifts in (((0, 0), (1, 1), (0, 1), (1, 0)), ((2, 2), (3, 3), (2, 3), (3, 2)))
+    for shift, mirrored in zip(shifts, ((), (3,), (2,), (2, 3)), strict=True)
+)
+"""How a prior may look at an image: moved by so many rows and columns against the blocks of its Haar transform, and
+mirrored along these axes. The first four have all places of the finest blocks (see `view_count`)."""
+
+VERSION = 2  # raise it when results of a search change: tables that were measured with another one are then refused
 
 Progress = Callable[[int, int], None] | None
 
@@ -78,14 +87,36 @@ def windowed(function: Callable[[Tensor], Tensor], x: Tensor, window: int = WIND
     return total / weights
 
 
-def denoise(prior: NoiseFlow, x: Tensor, sigma: float) -> Tensor:
-    """One step of length sigma^2 up log p_sigma, on images of any size ``(N, C, H, W)``."""
+def denoise(prior: NoiseFlow, x: Tensor, sigma: float, view: int = 0) -> Tensor:
+    """One step of length sigma^2 up log p_sigma, on images of any size ``(N, C, H, W)``, seen in one of `VIEWS`.
+
+    What a shift moves in at the border is the image's mirror, or its other end where a prior is of images that fill
+    their frame. Images are mirrored only as the prior saw them mirrored in training.
+    """
 
     def step(part: Tensor) -> Tensor:
         height, width = part.shape[2:]
         return prior.denoise(padded(part, prior.multiple), sigma)[:, :, :height, :width]
 
-    return windowed(step, x)
+    (down, right), axes = VIEWS[view]
+    axes = [axis for axis in axes if axis in prior.mirrors]
+    seen = x.flip(axes)
+    if prior.framed:
+        return windowed(step, seen.roll((down, right), (2, 3))).roll((-down, -right), (2, 3)).flip(axes)
+    return windowed(step, F.pad(seen, (right, 0, down, 0), mode="reflect"))[:, :, down:, right:].flip(axes)
+
+
+def view_count(prior: NoiseFlow) -> int:
+    """How many of `VIEWS` suit a prior: where images fill their frame, wide shifts carry in too much of its far end."""
+    return 4 if prior.framed else len(VIEWS)
+
+
+def denoise_all_views(prior: NoiseFlow, x: Tensor, sigma: float) -> Tensor:
+    """The mean of `denoise` over all views (cycle spinning, Coifman and Donoho 1995).
+
+    It is the same step up the mean of log p_sigma over the views: a density that prefers no place for its blocks.
+    """
+    return torch.stack([denoise(prior, x, sigma, view) for view in range(view_count(prior))]).mean(0)
 
 
 @torch.no_grad()
@@ -123,12 +154,16 @@ class Schedule:
         first, last: in grey levels; in between they fall geometrically.
         steps: how many.
         strength: how far the image is pulled to the observation in each step, in units of the noise level.
+        momentum: share of a step's movement that the next one repeats (heavy ball).
+        views: at most how many of `VIEWS` the steps use, in turn.
     """
 
     first: float
     last: float
     steps: int
     strength: float = 1.0
+    momentum: float = 0.0
+    views: int = len(VIEWS)
 
     def levels(self) -> list[float]:
         """In [0, 1]."""
@@ -177,20 +212,22 @@ def anneal(
             the noise that it was trained on.
     """
     x = observation.start if start is None else start
-    result, levels = Result(x), schedule.levels()
+    result, levels, moved = Result(x), schedule.levels(), torch.zeros_like(x)
+    views = min(schedule.views, view_count(prior))
     for number, sigma in enumerate(levels):
         before = x
         if renew and number:
             drawn = torch.randn(x.shape, generator=generator).to(x.device)
             x = x + renew * sigma * drawn
-        cleaner = denoise(prior, x, sigma)
-        x = observation.pull(cleaner, schedule.strength * sigma)
+        cleaner = denoise(prior, x, sigma, number % views)
+        x = observation.pull(cleaner + schedule.momentum * moved, schedule.strength * sigma)
+        moved = x - before
         result.steps += 1
         if keep and (number % keep == 0 or number == len(levels) - 1):
             result.path.append({"step": number, "sigma": sigma, "image": x, "energy": observation.energy(x)})
         if progress:
             progress(number + 1, len(levels))
-        if tolerance and float((x - before).square().mean().sqrt()) < tolerance:
+        if tolerance and float(moved.square().mean().sqrt()) < tolerance:
             result.stopped = f"the image moved by less than {tolerance:g}"
             break
     result.image = x
@@ -376,18 +413,26 @@ def restore(
     *,
     progress: Progress = None,
 ) -> Result:
-    """The recommended search for what is known of the degradation; its settings hold for every data set.
-
-    Noise, and a distance of which nothing else is known: one step at the level of the image itself. JPEG: two, each
-    followed by the cells of the file. Lost pixels, fewer pixels: the level falls to that of what is known in 24 steps,
-    from where the filled-in start looks like an image with noise.
-    """
-    level = 255 * observation.sigma
-    if isinstance(observation, (Masked, Smaller)):
-        return anneal(prior, observation, Schedule(max(25.0, level), max(2.0, level), 24), progress=progress)
-    if isinstance(observation, Compressed):
-        return anneal(prior, observation, Schedule(1.2 * level, 0.6 * level, 2), progress=progress)
-    result = Result(denoise(prior, observation.y, observation.sigma), steps=1)
+    """The recommended search for what is known of the degradation (`schedule`), the same for every data set."""
+    found = schedule(observation)
+    if found is not None:
+        return anneal(prior, observation, found, progress=progress)
+    result = Result(denoise_all_views(prior, observation.y, observation.sigma), steps=view_count(prior))
     if progress:
         progress(1, 1)
     return result
+
+
+def schedule(observation: Observation) -> Schedule | None:
+    """What `restore` does, chosen on training images.
+
+    Noise, and a distance of which nothing else is known: None, one step at the level of the image itself, the mean
+    of all views. JPEG: eight, each followed by the cells of the file. Lost pixels, fewer pixels: the level falls in 24
+    steps from where the filled-in start looks like an image with noise to a little below the noise of what is known.
+    """
+    level = 255 * observation.sigma
+    if isinstance(observation, (Masked, Smaller)):
+        return Schedule(max(50.0, level), max(1.5, 0.6 * level), 24, momentum=0.6)
+    if isinstance(observation, Compressed):
+        return Schedule(1.2 * level, 0.3 * level, 8, momentum=0.5)
+    return None

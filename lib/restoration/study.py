@@ -19,12 +19,13 @@ import torch
 from torch import Tensor
 
 from lib import config as configs
-from lib import data, metrics, studies
+from lib import data, metrics, studies, timings
 from lib.checkpoints import evaluate_or_load
-from lib.restoration import baselines, degradations, evaluate, images, solve
+from lib.restoration import baselines, degradations, dip, evaluate, images, solve
 from lib.restoration.config import ChapterConfig
 from lib.restoration.degradations import Observation
 from lib.restoration.evaluate import DEGRADATIONS, EXTENSIONS
+from lib.restoration.prior import NoiseFlow
 from lib.restoration.solve import Schedule, Search
 from lib.restoration.tasks import MODELS, make
 from lib.studies import from_rows, to_images, to_rows
@@ -96,46 +97,90 @@ class Study:
     def _lpips(self) -> metrics.Lpips | None:
         return metrics.Lpips() if self.settings.perceptual else None
 
-    def cell(self, data_set: str, degradation: str, **options) -> pd.DataFrame:
-        """Every method on one data set and degradation.
+    def rivals(self, data_set: str, degradation: str, **options) -> pd.DataFrame:
+        """Every method but ours on one data set and degradation: one row a method, image and seed.
 
-        Returns:
-            one row a method: means of psnr, ssim, lpips and seconds over all images and seeds (BM3D: one seed),
-            psnr_spread over seeds, n, and ``psnr_dip``, ``seconds_dip``: the means over the images that deep
-            image prior was fitted to.
+        Deep image prior sees the first ``dip.images`` images and, like BM3D, one seed. None of it depends on a trained
+        model, so a new prior does not ask for it again.
         """
         settings = self.settings
 
         def compute() -> pd.DataFrame:
-            found, degrade = self.test_set(data_set), DEGRADATIONS[degradation]
-            lpips, rival = self._lpips(), evaluate.classical(degradation, settings.bm3d)
+            found, degrade, lpips = self.test_set(data_set), DEGRADATIONS[degradation], self._lpips()
+            often, once = evaluate.classical(degradation, settings.bm3d), {}
+            if "BM3D" in often:
+                once["BM3D"] = often.pop("BM3D")
             slow = {"DIP": evaluate.deep_image_prior(degradation, settings.dip)}
-            once = {name: rival.pop(name) for name in ("BM3D",) if name in rival}
-            rows = evaluate.compare(
-                found, degrade, {OURS: evaluate.flow(self.models[data_set])} | rival, settings.seeds, lpips
-            )
-            again = [evaluate.compare(found[: settings.dip.images], degrade, slow, 1, lpips)]
-            if once:
-                again.append(evaluate.compare(found, degrade, once, 1, lpips))
-            fitted = again[0]
-            rows = pd.concat([rows, *(part[part["method"] != "input"] for part in again)], ignore_index=True)
-            shared = rows[(rows["seed"] == 0) & rows["image"].isin(fitted["image"].unique())]
-            means = shared.groupby("method")[["psnr", "seconds"]].mean()
-            table = evaluate.summary(rows)
-            table["psnr_dip"], table["seconds_dip"] = (table["method"].map(means[name]) for name in ("psnr", "seconds"))
-            return table
+            parts = [
+                evaluate.compare(found, degrade, often, settings.seeds, lpips),
+                evaluate.compare(found, degrade, once, 1, lpips),
+                evaluate.compare(found[: settings.dip.images], degrade, slow, 1, lpips),
+            ]
+            rows = pd.concat(parts, ignore_index=True)
+            return rows[rows["method"] != "input"]
 
-        decides = self._decides(
-            data_set,
-            data_set,
-            degradation=degradation,
-            seeds=settings.seeds,
-            perceptual=settings.perceptual,
-            bm3d=settings.bm3d,
-        )
+        decides = self._decides(data_set, **self._drawn(degradation), dip=settings.dip.model_dump())
+        name = f"rivals_{data_set}_{degradation}".replace(" ", "_")
+        return stored(name, {**decides, "bm3d": settings.bm3d}, compute, **options)
+
+    def _drawn(self, degradation: str) -> dict:
+        """What decides the degraded images of a cell, and how they are measured."""
+        return {"degradation": degradation, "seeds": self.settings.seeds, "perceptual": self.settings.perceptual}
+
+    def cell(self, data_set: str, degradation: str, **options) -> pd.DataFrame:
+        """Every method on one data set and degradation.
+
+        Returns:
+            one row a method: means of psnr, ssim, lpips and seconds over all images and seeds (`rivals` says which have
+            fewer), psnr_spread over seeds, n, and ``psnr_dip``: the mean over the images that deep image prior was
+            fitted to.
+        """
+        settings = self.settings
+
+        def compute() -> pd.DataFrame:
+            methods = {OURS: evaluate.flow(self.models[data_set])}
+            found = self.test_set(data_set)
+            return evaluate.compare(found, DEGRADATIONS[degradation], methods, settings.seeds, self._lpips())
+
+        decides = self._decides(data_set, data_set, **self._drawn(degradation), search=solve.VERSION)
         name = f"table_{data_set}_{degradation}".replace(" ", "_")
-        frame = stored(name, {**decides, "dip": settings.dip.model_dump()}, compute, **options)
-        return pd.concat([pd.DataFrame({"data_set": data_set, "degradation": degradation}, frame.index), frame], axis=1)
+        ours = stored(name, decides, compute, **options)
+        rows = pd.concat([ours, self.rivals(data_set, degradation, **options)], ignore_index=True)
+        fitted = rows.loc[rows["method"].str.startswith("DIP"), "image"].unique()
+        shared = rows[(rows["seed"] == 0) & rows["image"].isin(fitted)]
+        table = evaluate.summary(rows)
+        table["psnr_dip"] = table["method"].map(shared.groupby("method")["psnr"].mean())
+        return pd.concat([pd.DataFrame({"data_set": data_set, "degradation": degradation}, table.index), table], axis=1)
+
+    def times(self, **options) -> pd.DataFrame:
+        """Seconds for one image by our search and by deep image prior, in turns in one process, one row a cell.
+
+        Of deep image prior's iterations, all of which cost the same, a few are timed.
+        """
+        settings, timed = self.settings, 10
+
+        def dip_seconds(degradation: str, truth: Tensor, seen: Observation) -> float:
+            recipe = evaluate.scaled_recipe(degradation, truth, settings.dip)
+            part = replace(recipe, iterations=min(timed, recipe.iterations))
+            found = dip.fit(seen, part, evaluate.seed_of(0, 0), memory=settings.dip.exponential)
+            return found.seconds * recipe.iterations / part.iterations
+
+        def compute() -> pd.DataFrame:
+            rows = []
+            for data_set in settings.data_sets:
+                _, truth = self.test_set(data_set)[0]
+                for degradation, degrade in DEGRADATIONS.items():
+                    seen, pairs = degrade(truth, evaluate.seed_of(0, 0)), []
+                    for _ in range(1 + settings.seeds):  # the first is a warm-up
+                        begin = time.perf_counter()
+                        solve.restore(self.models[data_set], seen)
+                        pairs.append((time.perf_counter() - begin, dip_seconds(degradation, truth, seen)))
+                    ours, slow = np.median(pairs[1:], axis=0)
+                    rows.append({"data_set": data_set, "degradation": degradation, OURS: ours, "DIP": slow})
+            return pd.DataFrame(rows)
+
+        decides = self.models.hashes(*settings.data_sets) | {"dip": settings.dip.model_dump(exclude={"images"})}
+        return stored("times", decides | {"side": settings.side, "search": solve.VERSION}, compute, **options)
 
     def table(self, data_set: str, **options) -> pd.DataFrame:
         """`cell` of all degradations."""
@@ -152,7 +197,7 @@ class Study:
                 rows.append(part.assign(degradation=name))
             return evaluate.summary(pd.concat(rows))
 
-        return stored("extensions", self._decides("photos", "photos"), compute, **options)
+        return stored("extensions", self._decides("photos", "photos", search=solve.VERSION), compute, **options)
 
     @property
     def priors(self) -> list[str]:
@@ -180,6 +225,7 @@ class Study:
             return evaluate.summary(pd.concat(rows, ignore_index=True))
 
         decides = self._decides(name, name, sigma=SIGMA_FACES, seeds=settings.seeds, bm3d=settings.bm3d)
+        decides["search"] = solve.VERSION
         return name, stored("noisy_faces", decides, compute, **options)
 
     def grid(self, data_set: str, **options) -> tuple[np.ndarray, list[str]]:
@@ -209,7 +255,7 @@ class Study:
             return to_rows(pictures).assign(psnr=np.ravel(scores))
 
         decides = self._decides(data_set, data_set, dip=self.settings.dip.model_dump(exclude={"images"}), rows=GRID)
-        decides |= {"side": side if data_set == "photos" else 0}
+        decides |= {"side": side if data_set == "photos" else 0, "search": solve.VERSION}
         frame = stored(f"grid_{data_set}", decides, compute, **options)
         texts = [f"{value:.1f} dB" if value < 99 else "" for value in frame["psnr"]]
         return from_rows(frame), texts
@@ -251,6 +297,14 @@ class Study:
                 row[name] = self._psnr(truth, function(seen))
             return row
 
+        def bare(prior: NoiseFlow, seen: Observation, views: int = 1) -> Tensor:
+            """The recommended search without momentum, in fewer views."""
+            schedule = solve.schedule(seen)
+            if schedule is not None:
+                return solve.anneal(prior, seen, replace(schedule, momentum=0.0, views=views)).image
+            step = solve.denoise if views == 1 else solve.denoise_all_views
+            return step(prior, seen.y, seen.sigma)
+
         def compute() -> pd.DataFrame:
             rows = [simple("degraded image", evaluate.shown)]
             for variant, title in VARIANTS.items():
@@ -275,15 +329,18 @@ class Study:
                     )
                 )
                 prior = self.models[model]
-                rows.append(
-                    simple(f"annealed steps, {title}", lambda seen, prior=prior: solve.restore(prior, seen).image)
-                )
+                rows.append(simple(f"annealed steps, {title}", lambda seen, prior=prior: bare(prior, seen)))
             prior = self.models["cifar10"]
-            rows.append(simple("annealed steps, the chapter's prior", lambda seen: solve.restore(prior, seen).image))
+            rows += [
+                simple("annealed steps, the chapter's prior", lambda seen: bare(prior, seen)),
+                simple("... in four views", lambda seen: bare(prior, seen, views=4)),
+                simple("... and with momentum", lambda seen: solve.restore(prior, seen).image),
+            ]
             return pd.DataFrame(rows)
 
         names = [f"ablation_{name}" for name in (*VARIANTS, "likelihood", "score")]
         decides = self._decides("cifar10", "cifar10", *names, search=_key(self.map), weights=WEIGHTS)
+        decides["version"] = solve.VERSION
         return stored("ablation", decides, compute, **options)
 
     def starts(self, **options) -> pd.DataFrame:
@@ -357,7 +414,7 @@ class Study:
                     rows.append({"degradation": name, "method": title, "psnr": psnr, "detail": 100 * float(ratio)})
             return pd.DataFrame(rows)
 
-        decides = self._decides("cifar10", "cifar10", draws=draws, search=_key(self.map))
+        decides = self._decides("cifar10", "cifar10", draws=draws, search=_key(self.map), version=solve.VERSION)
         return stored("posterior", decides, compute, **options)
 
     def cost(self, **options) -> pd.DataFrame:
@@ -374,7 +431,8 @@ class Study:
                     rows.append({"task": work, "width": width, "height": height, "seconds": seconds, "MB": megabytes})
             return pd.DataFrame(rows)
 
-        return stored("cost", self.models.hashes("photos") | {"sizes": self.settings.cost_sizes}, compute, **options)
+        decides = {"sizes": self.settings.cost_sizes, "search": solve.VERSION}
+        return stored("cost", self.models.hashes("photos") | decides, compute, **options)
 
 
 def detail(x: Tensor, where: Tensor) -> Tensor:
@@ -387,8 +445,6 @@ def detail(x: Tensor, where: Tensor) -> Tensor:
 
 def _measured(models: Models, work: str, width: int, height: int) -> tuple[float, float]:
     """In a process of its own: seconds of the restoration, peak memory in MB."""
-    import resource
-
     torch.set_num_threads(1)
     prior = models["photos"]
     _, image = next(pair for pair in data.held_out_photos() if min(pair[1].shape[:2]) >= 256)
@@ -398,7 +454,7 @@ def _measured(models: Models, work: str, width: int, height: int) -> tuple[float
     seen = DEGRADATIONS[degrade](x, evaluate.seed_of(0, 0))
     begin = time.perf_counter()
     solve.restore(prior, seen)
-    return time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return time.perf_counter() - begin, timings.peak_memory()
 
 
 def measures(study: Study) -> dict[str, Callable[..., Any]]:
@@ -408,6 +464,9 @@ def measures(study: Study) -> dict[str, Callable[..., Any]]:
         found[name] = lambda name=name, **options: study.table(name, **options)
         if name != "mnist":
             found[f"grid_{name}"] = lambda name=name, **options: study.grid(name, **options)
+        found[f"rivals_{name}"] = lambda name=name, **options: [
+            study.rivals(name, degradation, **options) for degradation in DEGRADATIONS
+        ]
     found |= {
         "map": study.ablation,
         "starts": study.starts,
@@ -415,6 +474,7 @@ def measures(study: Study) -> dict[str, Callable[..., Any]]:
         "posterior": study.posterior,
         "extensions": study.extensions,
         "cost": study.cost,
+        "times": study.times,
         "noisy_faces": study.noisy,
     }
     return found

@@ -91,7 +91,15 @@ class PriorTask(ImageTask):
     def __init__(self, name: str, data_set: str, config: PriorConfig, chapter: ChapterConfig, seed: int) -> None:
         super().__init__(name, data_set, config, chapter, seed)
         low, high = (level / 255 for level in config.sigma_range)
-        self.model = NoiseFlow(self.channels, config.hidden, config.depth, config.steps, (low, high))
+        self.model = NoiseFlow(
+            self.channels,
+            config.hidden,
+            config.depth,
+            config.steps,
+            (low, high),
+            framed=data_set != "photos",
+            mirrors={"photos": (2, 3), "mnist": ()}.get(data_set, (3,)),  # as `crop` mirrors them
+        )
         if config.train.channels_last:
             self.model.to(memory_format=torch.channels_last)
 
