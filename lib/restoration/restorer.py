@@ -56,15 +56,13 @@ class Restorer:
         Raises:
             UserError: not uint8 of a shape that can be restored.
         """
-        check_pixels(image)
+        planes = self._file_planes(image).to(self.device)
         height, width = image.shape[:2]
         if self.data_set == "faces" and (height, width) != (FACE_SIDE, FACE_SIDE):
             raise UserError(
                 f"the prior of faces restores aligned faces of {FACE_SIDE} x {FACE_SIDE} pixels, this image has "
                 f"{width} x {height}; crop and align it, or use the prior of photos"
             )
-        planes = torch.from_numpy(np.array(image)).view(height, width, -1).permute(2, 0, 1)[None]
-        planes = planes.to(self.device).float() / 255
         if self.prior.channels == 1 and planes.shape[1] == 3:
             raise UserError(f"the prior of {self.data_set} is for grey images, this one is in colour")
         return planes.expand(-1, self.prior.channels, -1, -1)

