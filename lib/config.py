@@ -47,10 +47,10 @@ class Config(pydantic.BaseModel):
 
 
 class TrainConfig(Config):
-    """How one optimiser runs. ``steps``, ``batch_size``, ``precision``, ``channels_last`` and the two intervals hold
-    for the whole run; the other fields may differ between parameter groups (see `lib.training.Task.train_config`)."""
+    """How one optimiser runs. ``steps``, ``batch_size``, ``precision``, ``channels_last`` and the three intervals
+    hold for the whole run; the other fields may differ between parameter groups (`lib.training.Task.train_config`)."""
 
-    unhashed: ClassVar[frozenset[str]] = frozenset({"log_every", "checkpoint_every"})
+    unhashed: ClassVar[frozenset[str]] = frozenset({"log_every", "checkpoint_every", "validate_every"})
 
     steps: int = Field(gt=0, description="optimisation steps of the run")
     batch_size: int = Field(gt=0, description="examples a step, over all processes together")
@@ -69,6 +69,7 @@ class TrainConfig(Config):
     channels_last: bool = False
     log_every: int = Field(50, gt=0, description="steps between rows of the CSV log")
     checkpoint_every: int = Field(500, gt=0, description="steps between checkpoints")
+    validate_every: int | None = Field(None, gt=0, description="steps between validations, or null: at the end")
 
     @pydantic.field_validator("betas")
     @classmethod

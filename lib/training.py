@@ -797,6 +797,8 @@ class _Run:
                 images += config.batch_size
                 bar.update()
                 done = self.step == config.steps
+                if config.validate_every and self.step % config.validate_every == 0:
+                    self.log.add({f"val_{name}": value for name, value in self.validation().items()})
                 if self.step % config.log_every == 0 or done:
                     now = time.perf_counter()
                     self.write_row(images, now - since)
@@ -817,11 +819,31 @@ class _Run:
         shown = [f"{name} {value:.4g}" for name, value in row if name not in dull and not name.startswith("lr")]
         return ", ".join(shown[:5])
 
-    def finish(self) -> RunResult:
-        task = self.task
+    def swap_averages(self) -> None:
+        """Exchange the weights of every group with their moving averages, where it has some."""
         for group in self.groups.values():
             for parameter, average in zip(group.parameters, group.ema, strict=bool(group.ema)):
+                kept = parameter.detach().clone()
                 parameter.data.copy_(average)
+                average.copy_(kept)
+
+    def validation(self) -> dict[str, float]:
+        """`Task.validate` with the weights that would ship now; training goes on as if it had not been called."""
+        task = self.task
+        self.swap_averages()
+        task.eval()
+        metrics = {}
+        if self.first:
+            seed_all(task.seed, _VALIDATE)
+            with torch.no_grad():
+                metrics = {name: float(value) for name, value in task.validate().items()}
+        task.train()
+        self.swap_averages()
+        return self.fabric.broadcast(metrics, src=0) if self.world > 1 else metrics
+
+    def finish(self) -> RunResult:
+        task = self.task
+        self.swap_averages()
         task.eval()
         seconds = self.seconds()
         seed_all(task.seed, _VALIDATE)

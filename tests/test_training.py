@@ -652,3 +652,15 @@ def test_wrong_commands_end_with_one_line_and_code_2(toy, call, arguments, expec
     assert code == 2 and output == ""
     assert errors.startswith("error: ") and errors.count("\n") == 1 and expected in errors
     assert not (toy.folder / "runs").exists()
+
+
+def test_validation_in_the_log_changes_nothing_else(toy):
+    plain = training.train(toy.task("line", train__ema=0.5), quiet=True, run_dir=toy.folder / "plain")
+    watched = toy.task("line", train__ema=0.5, train__validate_every=6)
+    seen = training.train(watched, quiet=True, run_dir=toy.folder / "watched")
+    assert plain.path.read_bytes() == seen.path.read_bytes()
+    rows = seen.log.dropna(subset=["val_error"])
+    assert list(rows["step"]) == [10, 12]  # validated at 6 and 12, written with the next row
+    assert rows["val_error"].iloc[-1] == seen.metrics["error"]
+    same = [name for name in plain.log if name not in ("seconds", "images_per_second")]
+    assert plain.log[same].equals(seen.log[same])

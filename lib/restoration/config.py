@@ -84,7 +84,7 @@ class ImagePriorConfig(Config):
 class ChapterConfig(Config):
     """Chapter 4."""
 
-    training_set: Literal["embedded", "cq100", "clic2020", "div2k"] = Field(description="photographs to train on")
+    training_set: Literal["embedded", "clean", "cq100", "clic2020", "div2k"] = Field(description="to train on")
     data_sets: tuple[DataSet, ...] = Field(min_length=1, description="rows of the table, from simple to hard")
     images: int = Field(ge=1, le=500, description="test images of each data set in the table")
     seeds: int = Field(ge=1, le=20, description="draws of each degradation in the table")
@@ -95,5 +95,6 @@ class ChapterConfig(Config):
     bm3d: bool = Field(description="measure BM3D, too: its package forbids commercial use, so it is not among the pins")
     dip: ImagePriorConfig
     priors: dict[DataSet, PriorConfig] = Field(min_length=4, description="the prior of each data set")
+    plain: PlainConfig = Field(description="the flow of the thesis' recipe, on CIFAR-10 and on photographs")
     ablation_plain: PlainConfig
     ablation_prior: PriorConfig

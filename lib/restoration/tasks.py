@@ -218,7 +218,8 @@ PRIOR_ABLATIONS: dict[str, dict] = {
     "likelihood": {"score": 0.0, "likelihood": 1.0},
     "score": {},
 }
-MODELS = (*PRIORS, *(f"ablation_{name}" for name in (*PLAIN_ABLATIONS, *PRIOR_ABLATIONS)))
+PLAIN = {"plain_cifar10": "cifar10", "plain_photos": "photos"}  # the thesis' recipe, trained until it gains no more
+MODELS = (*PRIORS, *PLAIN, *(f"ablation_{name}" for name in (*PLAIN_ABLATIONS, *PRIOR_ABLATIONS)))
 
 
 def make(model: str, chapter: ChapterConfig, seed: int) -> Task:
@@ -226,6 +227,8 @@ def make(model: str, chapter: ChapterConfig, seed: int) -> Task:
     name = f"restoration.{model}"
     if model in PRIORS:
         return PriorTask(name, model, chapter.priors[model], chapter, seed)
+    if model in PLAIN:
+        return PlainTask(name, PLAIN[model], chapter.plain, chapter, seed)
     variant = model.removeprefix("ablation_")
     if variant in PLAIN_ABLATIONS:
         config = chapter.ablation_plain.model_copy(update=PLAIN_ABLATIONS[variant])
