@@ -266,6 +266,12 @@ def companions(source: Path, path: Path) -> Companions:
         return Companions.of(source, container, film, container_format)
 
 
+def beside(source: Path) -> list[str]:
+    """What a film holds beside its pictures, in words: for formats that hold pictures alone."""
+    with _opened(source) as (container, film):
+        return [names(stream) for stream in container.streams if stream.index != film.index]
+
+
 def write(
     path: Path | Output,
     pictures: Iterable[np.ndarray | Frame],
@@ -293,18 +299,18 @@ def write(
     """
     out = path if isinstance(path, Output) else Output(path, *([sound] if isinstance(sound, Path) else []))
     container_format = check_suffix(out.path)
-    beside = companions(sound, out.path) if isinstance(sound, Path) else sound
+    along = companions(sound, out.path) if isinstance(sound, Path) else sound
     count = 0
 
     def encode(partial: Path) -> None:
         nonlocal count
-        count = _encode(partial, container_format, pictures, Fraction(rate), beside, note, crf, like)
+        count = _encode(partial, container_format, pictures, Fraction(rate), along, note, crf, like)
 
     out.write(encode)
     return count
 
 
-def _encode(partial: Path, kind: str, pictures: Iterable, rate: Fraction, beside, note: str, crf: int, like) -> int:
+def _encode(partial: Path, kind: str, pictures: Iterable, rate: Fraction, along, note: str, crf: int, like) -> int:
     import av
 
     count, video, travel, origin, last = 0, None, None, None, -1
@@ -317,11 +323,11 @@ def _encode(partial: Path, kind: str, pictures: Iterable, rate: Fraction, beside
                 if video is None:
                     video, clock = _stream(container, image, rate, crf, like if isinstance(picture, Frame) else None)
                     _dress(video, image, like)
-                    travel = stack.enter_context(beside.opened(container)) if beside is not None else None
-                    start = beside.start if isinstance(picture, Frame) and beside is not None else None
+                    travel = stack.enter_context(along.opened(container)) if along is not None else None
+                    start = along.start if isinstance(picture, Frame) and along is not None else None
                     origin = time if start is None else min(time, start)
                     origin = origin if isinstance(picture, Frame) else Fraction(0)
-                    _describe(container, beside, note)
+                    _describe(container, along, note)
                 last = max(last + 1, round((time - origin) / clock))
                 container.mux(video.encode(_coded(image, video, last, clock)))
                 if travel is not None:
@@ -380,9 +386,9 @@ def _coded(image: np.ndarray, video: Any, stamp: int, clock: Fraction):
     return frame
 
 
-def _describe(container: Any, beside: Companions | None, note: str) -> None:
+def _describe(container: Any, along: Companions | None, note: str) -> None:
     """Title, date, time code and the like of the source, and the note."""
-    told = dict(beside.metadata) if beside is not None else {}
+    told = dict(along.metadata) if along is not None else {}
     comment = "; ".join(part for part in (note, told.pop("comment", "")) if part)
     container.metadata.update(told | {"comment": comment})
 
@@ -392,6 +398,7 @@ __all__ = [
     "Companions",
     "Frame",
     "Info",
+    "beside",
     "check_suffix",
     "companions",
     "frames",
