@@ -56,8 +56,11 @@ def show_whole_tables() -> None:
         pd.set_option(f"display.{name}", value)
 
 
-def show(fig: Figure, caption: str = "") -> None:
-    """Show a figure in a notebook, its caption as text below, and close it. Outside a notebook it is only closed."""
+def show(fig: Figure, caption: str = "", note: str = "") -> None:
+    """Show a figure in a notebook, its caption and a note as text below, and close it.
+
+    Outside a notebook it is only closed.
+    """
     if notebook_shell() is not None:
         from IPython.display import display
 
@@ -66,6 +69,13 @@ def show(fig: Figure, caption: str = "") -> None:
             png = render(fig, "png", LARGE_DPI)
         # nbval compares the text and no pictures, so the text must not name sizes or addresses
         display({"image/png": base64.b64encode(png).decode(), "text/plain": "<figure>"}, raw=True)
-        if caption:
-            display({"text/markdown": caption.strip(), "text/plain": caption.strip()}, raw=True)
+        show_markdown("\n\n".join(filter(None, [caption.strip(), note])))
     plt.close(fig)
+
+
+def show_markdown(text: str) -> None:
+    """Show a text in a notebook; outside one, and for an empty text, nothing happens."""
+    if text and notebook_shell() is not None:
+        from IPython.display import display
+
+        display({"text/markdown": text, "text/plain": text}, raw=True)

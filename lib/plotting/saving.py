@@ -19,15 +19,15 @@ from lib.plotting.style import SAVE_DPI
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*/[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
-def save(fig: Figure, name: str, data: Any = None, *, caption: str) -> None:
+def save(fig: Figure, name: str, data: Any = None, *, caption: str, note: str = "") -> None:
     """Write a figure as PNG, PDF and CSV, show it with its caption in a notebook, and close it.
 
     ``name`` is ``"<folder>/<name>"`` below the folder of figures, e.g. ``"02_background/training"``. ``data`` is what
     the figure draws: a data frame, a mapping of columns of equal length, or a mapping of panel names to data frames
     (the CSV then has a column ``panel``). Figures made by `image_grid` and `Diagram` know their data; for any other
     figure it must be given. ``caption`` says what is seen and names data set, preset and model; it is kept in
-    ``captions.yaml`` beside the figure. Each file is replaced in one step, and identical input gives identical bytes.
-    Raises `UserError` when the folder cannot be written to.
+    ``captions.yaml`` beside the figure. ``note`` is shown below the caption and kept nowhere. Each file is replaced
+    in one step, and identical input gives identical bytes. Raises `UserError` when the folder cannot be written to.
     """
     target = target_path(name)
     frame = data_frame(getattr(fig, DATA, None) if data is None else data, name)
@@ -36,7 +36,7 @@ def save(fig: Figure, name: str, data: Any = None, *, caption: str) -> None:
     write_atomically(target.with_suffix(".pdf"), render(fig, "pdf", 200))
     write_atomically(target.with_suffix(".csv"), csv_bytes(frame))
     store_caption(target, caption)
-    show(fig, caption)
+    show(fig, caption, note)
 
 
 def captions(chapter: str) -> dict[str, str]:
