@@ -30,7 +30,6 @@ SECTIONS = (
 )
 """What the second-level headings name, in this order, below the one first-level heading: the anatomy of a chapter."""
 CODE_LINES, CELL_LINES, MEGABYTES = 350, 25, 3
-WORDS_PER_LINE = (8.0, 13.0)
 
 _FOLDERS = "home|root|work|tmp|Users|mnt|usr|opt|var|scratch"
 _PATH = re.compile(rf"(?<![\w.:/~-])(?:/(?:{_FOLDERS})/|[A-Za-z]:\\)[\w.\\/-]*")
@@ -105,10 +104,9 @@ def parameter_problems(notebook: Mapping[str, Any], defaults: Mapping[str, Any])
 
 
 def prose_problems(notebook: Mapping[str, Any]) -> list[str]:
-    """Length of code and of cells, words to a line, and results typed into the text that reads them."""
+    """Length of code and of cells, and results typed into the text that reads them."""
     problems = []
     lines = [code_lines(cell) for cell in _code(notebook)]
-    words = sum(len(_text(cell["source"]).split()) for cell in notebook["cells"] if cell["cell_type"] == "markdown")
     if sum(lines) > CODE_LINES:
         problems.append(f"{sum(lines)} lines of code, at most {CODE_LINES}")
     problems += [
@@ -116,8 +114,6 @@ def prose_problems(notebook: Mapping[str, Any]) -> list[str]:
         for number, count in enumerate(lines, 1)
         if count > CELL_LINES
     ]
-    if lines and not WORDS_PER_LINE[0] <= words / sum(lines) < WORDS_PER_LINE[1]:
-        problems.append(f"{words / sum(lines):.1f} words of prose to a line of code, wanted are 8 to 12")
     section = ""
     for cell in notebook["cells"]:
         if cell["cell_type"] == "markdown":
