@@ -277,17 +277,6 @@ def test_explorer_refuses_what_is_no_widget(given):
         notebook.explorer(lambda x: None, x=given)
 
 
-# --- folded lines ----------------------------------------------------------------------------------------------------
-
-
-def test_many_lines_are_folded_behind_one():
-    shown = notebook.folded("loaded 2 models", ["a <b>", "c"])
-    assert str(shown) == "loaded 2 models"
-    page = shown._repr_mimebundle_()["text/html"]
-    assert page.startswith("<details") and "<summary>loaded 2 models</summary>" in page
-    assert "<li>a &lt;b&gt;</li>" in page
-
-
 # --- in a kernel -----------------------------------------------------------------------------------------------------
 
 CELLS = [

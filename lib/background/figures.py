@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lib import plotting
 from lib.background.evaluate import numpy_columns
-from lib.background.tasks import ring_centres
+from lib.background.experiments import ring_centres
 from lib.flows import Gaussianise
 from lib.plotting import COLOURS, INK, Diagram, curve, declare_figure, declare_table
 

@@ -6,7 +6,7 @@ All of it reads the same from run to run, except `provenance_footer`: its cell c
 from lib.notebook.cards import ChapterCard, chapter_card
 from lib.notebook.explorer import explorer, in_live_frontend
 from lib.notebook.provenance import VOLATILE, provenance_footer
-from lib.notebook.shown import Shown, folded
+from lib.notebook.shown import Shown
 from lib.notebook.source import show_source
 
 __all__ = [
@@ -15,7 +15,6 @@ __all__ = [
     "Shown",
     "chapter_card",
     "explorer",
-    "folded",
     "in_live_frontend",
     "provenance_footer",
     "show_source",

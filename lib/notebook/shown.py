@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import html
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 ACCENT, MUTED = "#029e73", "#737373"
@@ -21,13 +19,3 @@ class Shown:
 
     def __repr__(self) -> str:
         return self.text
-
-
-def folded(summary: str, lines: Sequence[str]) -> Shown:
-    """One line, and below it more lines that a click unfolds, for example what each of many models was loaded from.
-
-    Text output, which nbval compares, is the one line.
-    """
-    body = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
-    style = f'style="color:{MUTED};font-size:90%"'
-    return Shown(f"<details {style}><summary>{html.escape(summary)}</summary><ul>{body}</ul></details>", summary)
