@@ -210,6 +210,12 @@ class Toy:
         return script
 
 
+@pytest.fixture(autouse=True)
+def _figures_of_no_notebook(monkeypatch):
+    """A notebook's parameters, checked in a test, must not decide where the next test's figures go."""
+    monkeypatch.setattr(paths, "_apart", None)
+
+
 @pytest.fixture
 def call(monkeypatch, capsys):
     """``call(main, "encode", …)`` runs a command in this process: (exit code, stdout, stderr)."""
