@@ -116,4 +116,4 @@ def test_the_label_is_whole_in_narrow_pictures_too():
     for width in (64, 90, 400):
         frame = np.full((48, width, 3), 128, np.uint8)
         changed = np.nonzero((labelled(frame) != frame).any((0, 2)))[0]
-        assert changed.max() < width - 1 and len(changed) > width // 4
+        assert changed.max() < width - 1 and len(changed) > 30
