@@ -65,8 +65,6 @@ KNOWN: dict[str, set[str]] = {
         "restoration/study.py",
         "restoration/study.py: Study",
         "run.py",
-        "store/fingerprint.py",
-        "training/loop.py: Run",
     },
 }
 

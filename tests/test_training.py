@@ -21,7 +21,7 @@ from torch import nn
 from lib import checkpoints, config, files, training
 from lib.errors import UserError, explain_os_error
 from lib.store import weights as stored
-from lib.training import divergence, loop, optimise, sampling
+from lib.training import divergence, loop, optimise, sampling, steps
 
 TIMES = ["seconds", "images_per_second"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -407,7 +407,7 @@ def step_clock(monkeypatch):
         now[0] = step
         original(seed, step, rank)
 
-    monkeypatch.setattr(loop, "seed_all", seed_all)
+    monkeypatch.setattr(steps, "seed_all", seed_all)
     monkeypatch.setattr(divergence, "seed_all", seed_all)
     return lambda: now[0]
 

@@ -23,8 +23,8 @@ def main() -> None:
     add("--json", action="store_true")
     given = parser.parse_args()
     if given.command == "list":
-        found = {r.path.stem: {"name": r.name, "changed": list(changes(r))} for r in records(given.names)}
-        lines = [f"{stem} ({entry['name']}): {', '.join(entry['changed']) or 'current'}" for stem, entry in found.items()]
+        found = [{"file": r.file, "name": r.name, "changed": list(changes(r))} for r in records(given.names)]
+        lines = [f"{entry['file']} ({entry['name']}): {', '.join(entry['changed']) or 'current'}" for entry in found]
         print(json.dumps(found) if given.json else "\n".join(lines))
         return
 

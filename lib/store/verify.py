@@ -25,11 +25,10 @@ from lib import config as configs
 from lib import files, paths
 from lib.config import nearest
 from lib.errors import UserError
-from lib.store import weights
+from lib.store import provenance, weights
 from lib.store.files import RESTORE, dump, read_json
 from lib.store.fingerprint import Fingerprint, changed_files, source
 from lib.store.measures import Measure, Study, measures_of
-from lib.store.provenance import check_clean, code_version, kept_random_states
 from lib.store.tables import from_rows, load_table
 from lib.training.registry import make_task, models
 from lib.training.sampling import VALIDATE, seed_all
@@ -53,6 +52,10 @@ class Record:
     @property
     def name(self) -> str:
         return self.data.get("table") or self.data.get("task") or self.path.stem
+
+    @property
+    def file(self) -> str:
+        return self.path.relative_to(paths.CHECKPOINTS).as_posix()
 
     @property
     def package(self) -> str:
@@ -102,15 +105,15 @@ class Verifier:
 
     def __init__(self, *, everything: bool = False, stamp: bool = True, again: bool = False) -> None:
         if stamp:
-            check_clean("restamped")
+            provenance.check_clean("restamped")
         self.everything, self.stamp, self.again = everything, stamp, again
-        self.commit = code_version()
+        self.commit = provenance.code_version()
         self._studies: dict[tuple[str, str], Study] = {}
 
     def __call__(self, record: Record) -> Outcome:
         start = time.perf_counter()
         try:
-            with kept_random_states():
+            with provenance.kept_random_states():
                 outcome = self._table(record) if record.is_table else self._weights(record)
         except UserError as error:
             outcome = self._outcome(record, "unavailable", " ".join(str(error).split()))
@@ -119,7 +122,7 @@ class Verifier:
 
     @staticmethod
     def _outcome(record: Record, state: str, detail: str = "") -> Outcome:
-        return Outcome(record.name, record.path.relative_to(paths.CHECKPOINTS).as_posix(), state, detail)
+        return Outcome(record.name, record.file, state, detail)
 
     def _finish(self, record: Record, now: Fingerprint, what: str, wrong: str) -> Outcome:
         if wrong:

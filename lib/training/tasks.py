@@ -42,8 +42,8 @@ class Task(nn.Module):
 
     @property
     def network(self) -> nn.Module:
-        """What a user of the trained task works with."""
-        return self.model
+        """What a user of the trained task works with: its sub-module ``model``, else the task itself."""
+        return getattr(self, "model", self)
 
     @property
     def device(self) -> torch.device:
