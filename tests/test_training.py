@@ -339,6 +339,20 @@ def test_the_seed_decides_and_random_states_are_kept(toy):
         run(toy.task(seed=0), seed=1)
 
 
+def test_flipped_bits_of_a_state_are_noticed(toy, monkeypatch):
+    folder = toy.folder / "run"
+    stop_at(monkeypatch, type(toy.task()), 6, interrupt)
+    with pytest.raises(training.TrainingInterrupted):
+        run(toy.task(), run_dir=folder)
+    state = folder / "state.safetensors"
+    content = bytearray(state.read_bytes())
+    for position in range(1, 9):
+        content[-4 * position] ^= 0x10
+    state.write_bytes(content)
+    with pytest.raises(checkpoints.CheckpointError, match="damaged .its checksum does not match.; delete"):
+        run(toy.task(), run_dir=folder, resume=True)
+
+
 @pytest.mark.parametrize("damage", ["truncate", "foreign", "header", "other", "shape"])
 def test_damaged_state_is_refused(toy, monkeypatch, damage):
     folder = toy.folder / "run"

@@ -15,7 +15,7 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     add = commands.add_parser("verify", help="compute a sample again and, where it agrees, restamp").add_argument
     add("names", nargs="*", metavar="NAME", help="background.flow, background, 'faces.swaps*'; all if none is named")
-    add("--all", action="store_true", help="also compute whole what takes long")
+    add("--all", action="store_true", help="measure on all data, and compute whole what takes long")
     add("--dry-run", action="store_true", help="only say what agrees; also from uncommitted changes")
     add("--json", action="store_true", help="outcomes as JSON on stdout")
     add = commands.add_parser("list", help="every record and what has changed since it was made").add_argument

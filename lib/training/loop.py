@@ -177,7 +177,7 @@ class Run:
 
     def say(self, text: str) -> None:
         if not self.quiet:
-            print(text, file=sys.stderr, flush=True)
+            print(text, file=sys.stdout if in_notebook() else sys.stderr, flush=True)
 
     def seconds(self) -> float:
         return self.seconds_before + time.perf_counter() - self.start
