@@ -41,7 +41,8 @@ def migrate(change) -> dict[str, str]:
     latest: dict[str, str] = {}
     while True:  # a record may name the hash of another, which may name a third
         resolved = {
-            path: replaced(identity, lambda text: latest.get(text, text)) for path, identity in identities.items()
+            path: replaced(identity, lambda text, latest=latest: latest.get(text, text))
+            for path, identity in identities.items()
         }
         found = {records[path]["config_hash"]: config.config_hash(identity) for path, identity in resolved.items()}
         if found == latest:

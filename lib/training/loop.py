@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from lib import config as configs
 from lib.errors import UserError
-from lib.store import weights
+from lib.store import fingerprint, weights
 from lib.store.files import CheckpointError, read_json
 from lib.store.provenance import environment, kept_random_states, shown
 from lib.store.report import in_notebook
@@ -154,7 +154,8 @@ class Run:
             tensors |= group.state()
         self.log.sync()
         # the order of what is pending is that of the log's columns
-        self.folder.write_state(tensors, {"step": self.step, "seconds": self.seconds(), "pending": list(pending)})
+        meta = {"step": self.step, "seconds": self.seconds(), "pending": list(pending), "code": self.made["code"]}
+        self.folder.write_state(tensors, meta)
 
     def load_state(self) -> None:
         tensors, meta = self.folder.read_state()
@@ -169,6 +170,10 @@ class Run:
                 f"{self.folder.state} does not fit {self.task.name} ({reason}); {self.folder.advice}"
             ) from None
         self.step, self.seconds_before = meta["step"], meta["seconds"]
+        changed = fingerprint.changed_files(weights.code_of(self.task), meta.get("code", {}), fingerprint.source())
+        if changed and "code" in meta:
+            self.say(f"{self.task.name}: {', '.join(changed)} changed since step {self.step:,} was reached")
+            self.made["earlier_code"] = {**meta["code"], "until_step": self.step}
         self.log.pending = {name: list(column.unbind()) for name, column in waiting.items()}
         self.on_first(functools.partial(self.log.restore, self.step))
         self.say(f"{self.task.name}: continuing at step {self.step:,} of {self.config.steps:,}")
