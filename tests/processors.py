@@ -6,7 +6,7 @@ instruction set, and OpenMP by number of threads. Each row of the table is one s
 
     python tests/processors.py                       the numeric tests on all of them
     python tests/processors.py --replay 07           and one chapter executed again and compared
-    python tests/processors.py --today               one of them, another one each day, on a part that takes a minute (CI)
+    python tests/processors.py --today               one of them, another one each day, on a part that takes a minute
 
 Not here: arm64. What is expected there: golden logs agree (double precision, relative 1e-7, where x86-64 processors are
 1e-12 apart), files of the codecs are the same byte for byte (their arithmetic is exact integers), and the replays agree

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 DURATIONS = Path(__file__).with_name("durations.csv")
-"""Seconds of what takes longest, by test: preparation and the test itself; ``DURATIONS=write`` stores those of a run."""
+"""Seconds of what takes longest, by test: preparation and the test itself; ``DURATIONS=write`` stores a run's."""
 SLOW = 1.0  # seconds, from which on a test is left out by --quick
 UNLISTED = 0.1  # seconds that a test that is not listed may take, roughly
 
