@@ -64,8 +64,12 @@ KNOWN: dict[str, set[str]] = {
         "restoration/solve.py",
         "restoration/study.py",
         "restoration/study.py: Study",
+<<<<<<< HEAD
+        "run.py",
+=======
         "store/fingerprint.py",
         "training/loop.py: Run",
+>>>>>>> main
     },
 }
 

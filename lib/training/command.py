@@ -12,7 +12,7 @@ import torch
 from lib import config as configs
 from lib.errors import UserError, command_parser
 from lib.store import weights
-from lib.store.provenance import duration, shown
+from lib.store.provenance import check_clean, duration, shown
 from lib.training.loop import train
 from lib.training.registry import make_task, models
 from lib.training.tasks import RunResult, Task
@@ -66,6 +66,8 @@ def main() -> None:
         if arguments.list:
             print("\n".join(models()))
             return
+        if arguments.ship:
+            check_clean("shipped")  # before hours of training, not after
         task = make_task(arguments.model, arguments.preset, arguments.seed, _overrides(arguments.set))
         result = train(
             task,
