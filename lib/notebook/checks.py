@@ -125,6 +125,15 @@ def prose_problems(notebook: Mapping[str, Any]) -> list[str]:
     return problems
 
 
+def prose_warnings(notebook: Mapping[str, Any]) -> list[str]:
+    """Words of prose to a line of code: a matter of judgement, so an author is told, and no test fails."""
+    lines = sum(code_lines(cell) for cell in _code(notebook))
+    words = sum(len(_text(cell["source"]).split()) for cell in notebook["cells"] if cell["cell_type"] == "markdown")
+    if lines and not WORDS_PER_LINE[0] <= words / lines < WORDS_PER_LINE[1]:
+        return [f"{words / lines:.1f} words of prose to a line of code, wanted are 8 to 12"]
+    return []
+
+
 def execution_problems(notebook: Mapping[str, Any]) -> list[str]:
     """Every code cell executed once, from top to bottom, without an error."""
     cells = _code(notebook)

@@ -229,6 +229,8 @@ def ship(run_dir: Path | str, name: str, *, half: bool = False) -> Path:
     run_dir = Path(run_dir)
     check_clean("shipped")
     tensors, data = load(run_dir / "model.safetensors")
+    if data.get("code", {}).get("dirty"):
+        raise CheckpointError(f"{run_dir} was trained with uncommitted changes in lib; commit them and train again")
     package, _ = split_name(data["task"])
     target = paths.CHECKPOINTS / package / f"{name}.safetensors"
     return save(target, tensors, data, half=half, log=read_table(run_dir / "log.csv"))
