@@ -65,7 +65,6 @@ KNOWN: dict[str, set[str]] = {
         "restoration/solve.py",
         "restoration/study.py",
         "restoration/study.py: Study",
-        "run.py",
         "store/fingerprint.py",
         "training/loop.py: Run",
     },

@@ -52,8 +52,8 @@ def save_all() -> None:
     plotting.save(fig, "demo/lines", data=data, caption="Lines.")
     images = torch.linspace(0, 1, 4 * 3 * 8 * 8).reshape(4, 3, 8, 8)
     grid = plotting.image_grid(
-        images, cols=2, col_titles=["a", "b"], row_titles=["VAE", "flow"], title="A finding", scores=[1, 2.5, "x", None],
-        frames={1: "#d55e00"}, pixelated=True,
+        images, cols=2, col_titles=["a", "b"], row_titles=["VAE", "flow"], title="A finding",
+        scores=[1, 2.5, "x", None], frames={1: "#d55e00"}, pixelated=True,
     )  # fmt: skip
     plotting.save(grid, "demo/grid", caption="Grid.")
     d = plotting.Diagram(height=1.4)
@@ -125,7 +125,8 @@ def test_files_tell_nothing_about_when_and_with_what_they_were_made(figures):
 
 
 def test_fonts_are_those_that_matplotlib_carries():
-    assert Path(font_manager.findfont("DejaVu Sans")).is_relative_to(matplotlib.get_data_path())
+    carried = Path(matplotlib.get_data_path()).resolve()
+    assert Path(font_manager.findfont("DejaVu Sans")).resolve().is_relative_to(carried)
 
 
 def test_csv_holds_what_the_figure_draws(figures):
