@@ -165,7 +165,7 @@ class Store:
         about = dict.fromkeys(("title", "what", "licence", "citation", "credit", "origin"), "test")
         if isinstance(files, dict):
             files = [{"path": path, "bytes": len(data), "sha256": sha256(data)} for path, data in files.items()]
-        about |= {"chapters": ["09"], "embedded": False, "roles": [{"role": "test"}], "files": files, "sources": sources}
+        about |= {"chapters": ["09"], "embedded": False, "files": files, "sources": sources}
         self.entries[name] = about | more
         self.catalog.write_text(json.dumps(self.entries))  # JSON is YAML
 

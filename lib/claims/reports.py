@@ -126,7 +126,7 @@ def _chapter_lines(chapter: str, part: pd.DataFrame) -> list[str]:
             _rounded(row["null"]),
             row["published"] or "–",
             ", ".join(t for t in (row["data"], f"preset {row['preset']}" if row["preset"] else "", row["device"]) if t),
-            ", ".join(t for t in (row["source"], _duration(row["seconds"])) if t) if row["source"] else "",
+            ", ".join(t for t in (row["source"], duration(row["seconds"])) if t) if row["source"] else "",
         )
         lines.append(_row(cells))
     changes = [f"* `{row['id']}`: {change}" for _, row in part.iterrows() for change in row["changed"]]
@@ -160,6 +160,23 @@ def _cells(chapter: str) -> list[tuple[int, str]]:
         return [(cell.get("execution_count") or n, "".join(cell["source"])) for n, cell in enumerate(code, start=1)]
     except (OSError, ValueError, KeyError, TypeError):
         return []
+
+
+def audit_text(frame: pd.DataFrame) -> str:
+    """The table of ``audit.csv`` to read: what disagrees first."""
+    lines = [
+        "# Claims measured again",
+        "",
+        f"{int(frame['agrees'].sum())} of {len(frame)} claims agree with their stored value: the same verdict, and the",
+        "same value within the claim's tolerance or its interval. `make audit` writes this file.",
+        "",
+        _row(["", "id", "stored", "new", "verdict stored", "verdict new", "time"]),
+        "| :-: | :-- | --: | --: | :-- | :-- | --: |",
+    ]
+    for _, row in frame.sort_values("agrees", kind="stable").iterrows():
+        cells = f"{row['stored']:.6g}", f"{row['new']:.6g}", row["stored_verdict"], row["new_verdict"]
+        lines.append(_row(["✅" if row["agrees"] else "❌", f"`{row['id']}`", *cells, duration(row["seconds"])]))
+    return "\n".join(lines) + "\n"
 
 
 def _count(frame: pd.DataFrame, verdict: str) -> int:
@@ -238,7 +255,8 @@ def _rounded(null: str) -> str:
     return f"{float(number):.3g} {name}"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """``90 s``, ``12 min`` or ``1.5 h``; nothing for NaN."""
     if math.isnan(seconds):
         return ""
     if seconds < 90:

@@ -166,22 +166,16 @@ class Entry(_Strict):
     chapters: tuple[str, ...]
     embedded: bool
     mirror_folder: str
-    roles: tuple[Role, ...]
+    roles: tuple[Role, ...] = ()
     files: tuple[File, ...]
     sources: tuple[Source, ...] = ()
 
-    @pydantic.model_validator(mode="after")
-    def _check(self):
-        for file in self.files:
-            self.role(file.path)
-        return self
-
     def role(self, path: str) -> Role:
-        """What the file at ``path`` (relative to the set's folder) is for. Raises `ValueError` where no role fits."""
+        """What the file at ``path`` (relative to the set's folder) is for. Raises `DataError` where no role fits."""
         for role in self.roles:
             if role.fits(path):
                 return role
-        raise ValueError(f"{self.name}: {path} has no role: say whether it is trained on or tested on")
+        raise DataError(f"{self.name}: {path} has no role: say in the catalog whether it is trained on or tested on")
 
     @property
     def bytes(self) -> int:
