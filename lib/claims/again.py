@@ -109,7 +109,7 @@ def measure_again(claims: list[Claim]) -> list[Comparison]:
 @contextlib.contextmanager
 def _environment(folder: Path, tables: list[str]) -> Iterator[None]:
     """Figures of its own, with what chapters read of the committed ones; nothing in runs/; ``tables`` are computed."""
-    from lib.run import kernel_environment
+    from lib.run.kernel import kernel_environment
 
     figures = folder / "figures"
     figures.mkdir()

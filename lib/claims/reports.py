@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -145,7 +146,9 @@ def _index(chapter: str) -> list[str]:
     lines = ["", "| figure or table | made in | data | run it again |", "| :-- | :-- | :-- | :-- |"]
     for name in sorted(names):
         shown = [f"{name}{end}" for end in (".png", ".md") if (folder / f"{name}{end}").is_file()]
-        cell = next((number for number, source in cells if f'"{chapter}/{name}"' in source), None)
+        # its source saves the figure, or its output links the data behind it
+        used = re.compile(rf"{chapter}/{re.escape(name)}(?![\w-])")
+        cell = next((number for number, text in cells if used.search(text)), None)
         made = f"[cell {cell}](../notebooks/{chapter}.ipynb)" if cell else "–"
         data = f"[csv]({chapter}/{name}.csv)" if (folder / f"{name}.csv").is_file() else "–"
         lines.append(f"| [{name}]({chapter}/{shown[0]}) | {made} | {data} | {_make(chapter) if cell else '–'} |")
@@ -153,11 +156,11 @@ def _index(chapter: str) -> list[str]:
 
 
 def _cells(chapter: str) -> list[tuple[int, str]]:
-    """Execution number and source of the code cells of a chapter."""
+    """Execution number of the code cells of a chapter, and what is in them: source and outputs."""
     try:
         notebook = json.loads((paths.NOTEBOOKS / f"{chapter}.ipynb").read_text(encoding="utf-8"))
         code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
-        return [(cell.get("execution_count") or n, "".join(cell["source"])) for n, cell in enumerate(code, start=1)]
+        return [(cell.get("execution_count") or n, json.dumps([cell["source"], cell.get("outputs")])) for n, cell in enumerate(code, start=1)]
     except (OSError, ValueError, KeyError, TypeError):
         return []
 
