@@ -55,6 +55,8 @@ def test_every_relative_link_leads_somewhere(page):
 
 def test_a_broken_link_is_found(tmp_path):
     page = tmp_path / "page.md"
-    page.write_text("# One heading: here\n\n[a](other.md) [b](#one-heading-here) [c](#two) <img src=\"x.png\"> [d](https://x.y)")
+    page.write_text(
+        '# One heading: here\n\n[a](other.md) [b](#one-heading-here) [c](#two) <img src="x.png"> [d](https://x.y)'
+    )
     (tmp_path / "other.md").write_text("")
     assert broken(page, text_of(page)) == ["#two", "x.png"]

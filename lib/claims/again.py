@@ -91,7 +91,9 @@ def measure_again(claims: list[Claim]) -> list[Comparison]:
     seconds = time.monotonic() - start
     missing = [claim.id for claim in claims if claim.id not in new]
     if missing:
-        raise UserError(f"{source} was executed and did not record {', '.join(missing)}: it is a claim of another preset")
+        raise UserError(
+            f"{source} was executed and did not record {', '.join(missing)}: it is a claim of another preset"
+        )
     return [
         Comparison(
             claim.id,

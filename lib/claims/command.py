@@ -87,7 +87,10 @@ def _audit(chapters: list[str] | None, afresh: bool) -> bool:
             continue
         for one in found:
             rows[one.id] = one
-            print(f"  {one.id}: {one.stored:.6g} -> {one.new:.6g}, {'agrees' if one.agrees else 'DISAGREES'}", file=sys.stderr)
+            print(
+                f"  {one.id}: {one.stored:.6g} -> {one.new:.6g}, {'agrees' if one.agrees else 'DISAGREES'}",
+                file=sys.stderr,
+            )
         _write(rows)
     disagree = [claim.id for claim in claims if claim.id in rows and not rows[claim.id].agrees]
     print(f"{len(claims) - len(disagree) - sum(c.id not in rows for c in claims)} of {len(claims)} claims agree")

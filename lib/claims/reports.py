@@ -160,7 +160,10 @@ def _cells(chapter: str) -> list[tuple[int, str]]:
     try:
         notebook = json.loads((paths.NOTEBOOKS / f"{chapter}.ipynb").read_text(encoding="utf-8"))
         code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
-        return [(cell.get("execution_count") or n, json.dumps([cell["source"], cell.get("outputs")])) for n, cell in enumerate(code, start=1)]
+        return [
+            (cell.get("execution_count") or n, json.dumps([cell["source"], cell.get("outputs")]))
+            for n, cell in enumerate(code, start=1)
+        ]
     except (OSError, ValueError, KeyError, TypeError):
         return []
 
