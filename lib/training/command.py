@@ -52,6 +52,8 @@ def _overrides(items: list[str]) -> dict[str, Any]:
         key, equals, value = item.partition("=")
         if not equals or not key:
             raise UserError(f"--set {item!r} must read key=value, for example --set flow.train.steps=100")
+        if key in overrides:
+            raise UserError(f"--set {key}: given twice")
         overrides[key] = configs.scalar(value)
     return overrides
 
