@@ -49,7 +49,6 @@ KNOWN: dict[str, set[str]] = {
         "restoration/dip.py",
     },
     "long": {
-        "claims.py",
         "compression/codec.py",
         "compression/codec.py: Codec",
         "compression/model.py",

@@ -85,7 +85,7 @@ class ImagePriorConfig(Config):
 class ChapterConfig(Config):
     """Chapter 4."""
 
-    training_set: Literal["embedded", "clean", "cq100", "clic2020", "div2k"] = Field(description="to train on")
+    training_set: Literal["embedded", "clean", "cq100", "clic2020-train", "div2k"] = Field(description="to train on")
     data_sets: tuple[DataSet, ...] = Field(min_length=1, description="rows of the table, from simple to hard")
     images: int = Field(ge=1, le=500, description="test images of each data set in the table")
     seeds: int = Field(ge=1, le=20, description="draws of each degradation in the table")
