@@ -20,7 +20,7 @@ NO_METHOD = {
     "pipeline", "restorer", "profile",  # the tool that a chapter makes of its method
 }  # fmt: skip
 """Files of a chapter that train, measure, draw and run; all others say what the thesis says."""
-METHODS_MAY = {"lib.flows", "lib.coding", "lib.vision", "lib.errors", "torch", "numpy"}
+METHODS_MAY = {"lib.flows", "lib.coding", "lib.vision", "lib.checks", "lib.errors", "torch", "numpy"}
 FILE_LINES, CLASS_LINES = 420, 200
 
 KNOWN: dict[str, set[str]] = {
