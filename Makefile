@@ -2,7 +2,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: figures test test-quick lab data timings clean help setup setup-test
+.PHONY: figures test test-quick lab data timings claim audit clean help setup setup-test
 
 PRESET ?= laptop
 CHAPTERS ?=
@@ -11,6 +11,8 @@ JOBS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 RETRAIN ?=
 RECOMPUTE ?=
 DEVICE ?= auto
+ID ?=
+WHOLE ?=
 PYTHON ?=
 
 BIN := .venv/bin
@@ -52,6 +54,12 @@ lab: setup  ## JupyterLab with this environment's kernel
 
 data: setup  ## fetch the data that arrives in packages, of all chapters or CHAPTERS (figures does it as needed)
 	@$(BIN)/python data_scripts/fetch.py $(if $(CHAPTERS),--chapters $(CHAPTERS),--all-embedded)
+
+claim: setup  ## measure one claim again and compare: make claim ID=5.jpeg (WHOLE=1 where it takes long)
+	@$(BIN)/python -m lib.claims claim "$(ID)" $(if $(WHOLE),--whole)
+
+audit: setup  ## measure every claim again (hours; go on after an interruption) and write figures/audit.md
+	@$(BIN)/python -m lib.claims audit $(if $(CHAPTERS),--chapters $(CHAPTERS))
 
 timings:  ## keep time and memory of the last executions in figures/performance/timings.csv
 	@$(BIN)/python -m lib.timings --record
