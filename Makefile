@@ -2,7 +2,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: figures test lab data timings claim audit clean help setup setup-test
+.PHONY: figures test test-quick lab data timings claim audit clean help setup setup-test
 
 PRESET ?= laptop
 CHAPTERS ?=
@@ -26,7 +26,7 @@ export GIT_PYTHON_REFRESH := quiet
 export PYTHONNOUSERSITE := 1
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@sed -n 1p Makefile | cut -c 3-
 
@@ -43,7 +43,11 @@ figures: setup  ## execute the chapters and write figures/ with REPORT.md (only 
 
 test: setup-test  ## lint, then all tests; every committed notebook is replayed
 	@$(BIN)/ruff check .
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder --durations 40
+	@$(BIN)/python -m pytest --by-file --numprocesses 2 --dist loadscope --no-loadscope-reorder --durations 20
+
+test-quick: setup-test  ## lint, then what takes seconds: nothing is trained or replayed, no program is started
+	@$(BIN)/ruff check .
+	@$(BIN)/python -m pytest --quick --by-file --numprocesses 2 --dist loadscope --no-loadscope-reorder
 
 lab: setup  ## JupyterLab with this environment's kernel
 	@$(BIN)/python -m jupyterlab --notebook-dir=notebooks

@@ -8,6 +8,7 @@ import pydantic
 from pydantic import Field
 
 from lib.config import Config, TrainConfig
+from lib.flows import COUPLINGS
 
 LEVELS = 6  # most levels: images are padded to a multiple of 2 ** levels
 
@@ -55,7 +56,7 @@ class PlainConfig(Config):
 
     steps: tuple[int, ...] = Field(min_length=1, max_length=LEVELS, description="steps of flow of each level (K)")
     hidden: tuple[int, ...] = Field(min_length=1, max_length=LEVELS, description="width of the coupling networks")
-    coupling: Literal["affine", "additive"] = "affine"
+    coupling: Literal[*COUPLINGS] = "affine"
     image_noise: float = Field(0.0, ge=0, le=100, description="weight of |T^-1(x + eta) - T^-1(x)|")
     latent_noise: float = Field(0.0, ge=0, le=100, description="weight of |T(T^-1(x) + xi) - x|")
     auto_encoder: float = Field(0.0, ge=0, le=100, description="weight of |T(z_L, means) - x|")
