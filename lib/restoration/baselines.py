@@ -14,7 +14,7 @@ from torch import Tensor
 from lib.errors import UserError
 from lib.restoration.degradations import Compressed, Masked, Observation, decode_jpeg, encode_jpeg
 from lib.restoration.plain import PlainFlow
-from lib.restoration.solve import Search, map_search
+from lib.restoration.map import Search, map_search
 
 
 def _each(observation: Observation, function: Callable[[np.ndarray, int], np.ndarray]) -> Tensor:

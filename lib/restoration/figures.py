@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lib import metrics, plotting
 from lib.plotting import COLOURS, INK, MUTED, Diagram, curve
-from lib.restoration import degradations, evaluate, solve
+from lib.restoration import anneal, degradations, evaluate
 from lib.restoration.prior import NoiseFlow
 
 Drawing = tuple[Figure, Any]
@@ -198,7 +198,7 @@ def explored(prior: NoiseFlow, image: Tensor, damage: str, strength: int, size: 
         top, left = (side * (100 - size) // 200 for side in (height, width))
         mask[:, :, top : top + max(1, height * size // 100), left : left + max(1, width * size // 100)] = 1
         seen = degradations.masked(image, mask)
-    shown = [evaluate.shown(seen), solve.restore(prior, seen).image, image]
+    shown = [evaluate.shown(seen), anneal.restore(prior, seen).image, image]
     scores = [evaluate.quality(image, x)["psnr"] for x in shown[:2]]
     return plotting.image_grid(
         [x[0] for x in shown],

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lib.errors import UserError, explain_os_error
-from lib.restoration import solve
+from lib.restoration import anneal, views
 from lib.restoration.config import DataSet
 from lib.restoration.degradations import (
     Masked,
@@ -76,14 +76,14 @@ class Restorer:
         return np.ascontiguousarray(grey[:, :, 0] if like.ndim == 2 else grey)
 
     def _restored(self, observation: Observation, image: np.ndarray, progress: Progress) -> np.ndarray:
-        return self.pixels(solve.restore(self.prior, observation, progress=progress).image, image)
+        return self.pixels(anneal.restore(self.prior, observation, progress=progress).image, image)
 
     # ----------------------------------------------------------------------------------------------------------- tasks
 
     def noise_level(self, image: np.ndarray) -> float:
         """The noise level, in grey levels, at which ``image`` is most likely under the prior."""
         x = self.tensor(image)
-        return 255 * solve.noise_level(self.prior, solve.padded(x, self.prior.multiple))
+        return 255 * views.noise_level(self.prior, views.padded(x, self.prior.multiple))
 
     def denoise(self, image: np.ndarray, sigma: float | None = None, progress: Progress = None) -> np.ndarray:
         """White noise of ``sigma`` grey levels removed; None estimates it with `noise_level`."""
