@@ -280,6 +280,7 @@ def provenance_footer(
         made += [f"{found.steps:,} steps"] if found.steps else []
         made += [f"{store.duration(found.seconds)} on {found.device}"] if found.seconds else []
         made += [str(found.data["date"])] if found.data.get("date") else []
+        made += [found.stale] if found.stale else []
         rows.append(("checkpoint", f"{store.shown(found.path)}: {', '.join(made)}"))
     cell = 'style="text-align:left;vertical-align:top;padding:1px 14px 1px 0"'
     body = "".join(f"<tr><td {cell}>{key}</td><td {cell}>{html.escape(value)}</td></tr>" for key, value in rows)

@@ -22,7 +22,6 @@ import contextlib
 import datetime
 import difflib
 import hashlib
-import importlib
 import json
 import os
 import platform
@@ -126,8 +125,10 @@ def options(parameters: config.NotebookParameters, *names: str) -> str:
 
 def models(chapter: str) -> list[str]:
     """Names under which `lib.training` trains the models of a chapter: ``["background.flow", …]``."""
+    from lib.training.registry import declared
+
     package = config.chapter_package(chapter)
-    return [f"{package}.{model}" for model in getattr(importlib.import_module(f"lib.{package}"), "TASKS", ())]
+    return [f"{package}.{model}" for model in declared(package)]
 
 
 def notebook_path(chapter: str, parameters: config.NotebookParameters) -> Path:

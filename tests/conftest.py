@@ -18,6 +18,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from lib import config, paths, training
 from lib.errors import command_line
+from lib.store import provenance
 
 PARAMETERS = """\
 config: lib.toy.config:ToyConfig
@@ -29,7 +30,6 @@ laptop:
   <<: *smoke
   width: 4
 """
-MODELS = ("line", "duel", "plain", "conv")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -159,15 +159,24 @@ class Conv(ToyTask):
         return {}
 
 
-def task(model: str, chapter: ToyConfig, seed: int) -> training.Task:
-    return {"line": Line, "duel": Duel, "plain": Plain, "conv": Conv}[model](chapter, seed)
+def toy_task(chapter: ToyConfig, seed: int, key: str) -> training.Task:
+    return MODELS[key](chapter, seed)
+
+
+MODELS = {"line": Line, "duel": Duel, "plain": Plain, "conv": Conv}
+toy_task.__module__ = "lib.toy.experiments"
+training.task("{}", MODELS)(toy_task)
+
+
+TOY = ("lib.toy", "lib.toy.config", "lib.toy.experiments")
 
 
 def register(folder: Path) -> None:
     """Make ``lib.toy`` importable and keep parameters, checkpoints and runs below ``folder``."""
-    package, typed = types.ModuleType("lib.toy"), types.ModuleType("lib.toy.config")
-    package.TASKS, package.task, typed.ToyConfig = MODELS, task, ToyConfig
-    sys.modules |= {"lib.toy": package, "lib.toy.config": typed}
+    modules = {name: types.ModuleType(name) for name in TOY}
+    modules["lib.toy.config"].ToyConfig = ToyConfig
+    sys.modules |= modules
+    provenance.code_version = lambda: {"commit": "0" * 40, "dirty": False}  # one may ship from an uncommitted tree here
     paths.PARAMETERS, paths.CHECKPOINTS = folder / "parameters", folder / "checkpoints"
     paths.runs = lambda: folder / "runs"
     if not paths.PARAMETERS.exists():
@@ -230,7 +239,8 @@ def call(monkeypatch, capsys):
 def toy(tmp_path, monkeypatch):
     for name in ("PARAMETERS", "CHECKPOINTS", "runs"):
         monkeypatch.setattr(paths, name, getattr(paths, name))
-    for name in ("lib.toy", "lib.toy.config"):
+    monkeypatch.setattr(provenance, "code_version", provenance.code_version)
+    for name in TOY:
         monkeypatch.setitem(sys.modules, name, None)
     register(tmp_path)
     return Toy(tmp_path)

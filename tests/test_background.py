@@ -13,13 +13,14 @@ import torch.nn.functional as F
 from torch import nn
 from torch.distributions import Normal, kl_divergence
 
-from lib import background, config, training
+from lib import config, training
 from lib.background import evaluate
+from lib.background.experiments import RING_SIGMA, ring_centres, ring_coverage, ring_points
 from lib.background.gan import GAN, discriminator_loss, generator_loss
-from lib.background.tasks import RING_SIGMA, ring_centres, ring_coverage, ring_points
 from lib.background.vae import VAE, dense
 from lib.errors import UserError
 from lib.flows import VectorFlow
+from lib.training.registry import declared
 
 GOLDEN = Path(__file__).with_name("golden")
 SMOKE = config.load("02_background", "smoke")
@@ -121,7 +122,7 @@ def test_gradients_of_the_generator_losses(logit):
 
 
 def test_one_player_never_moves_the_other():
-    task = background.task("gan", SMOKE, 0)
+    task = training.build_task("background", "gan", SMOKE)
     before = {name: value.clone() for name, value in task.model.generator.state_dict().items() if "weight" in name}
     batch = (torch.randint(0, 256, (8, 1, 28, 28), dtype=torch.uint8), torch.zeros(8))
     group, loss, _ = next(task.training_step(batch, 0))
@@ -171,7 +172,7 @@ def test_latent_grid_holds_equal_shares_of_the_prior():
 def test_scores_prefer_real_digits_to_noise():
     from lib import data
 
-    judge = background.task("classifier", SMOKE, 0)
+    judge = training.build_task("background", "classifier", SMOKE)
     training_data = torch.from_numpy(data.mnist("test")[0][:600, None]).float() / 255
     judge.eval()
     features, _ = evaluate.judge(judge.model, training_data[:300])
@@ -202,7 +203,7 @@ def test_mean_and_spread():
 def test_samples_do_not_depend_on_the_batch():
     flow = VectorFlow(2, 1, 4).train()
     flow.log_prob(torch.randn(64, 2))
-    model = background.task("vae", SMOKE, 0).model
+    model = training.build_task("background", "vae", SMOKE).model
     first = evaluate.draw(model, 12, seed=5, batch=4)
     assert torch.equal(first, evaluate.draw(model, 12, seed=5, batch=4))
     assert first.shape == (12, 1, 28, 28) and 0 <= first.min() and first.max() <= 1
@@ -212,8 +213,8 @@ def test_samples_do_not_depend_on_the_batch():
 
 
 def test_every_task_is_a_function_of_its_seed():
-    for name in background.TASKS:
-        first, second, other = (background.task(name, SMOKE, seed) for seed in (1, 1, 2))
+    for name in declared("background"):
+        first, second, other = (training.build_task("background", name, SMOKE, seed) for seed in (1, 1, 2))
         state, again, different = first.state_dict(), second.state_dict(), other.state_dict()
         assert all(torch.equal(state[key], again[key]) for key in state), name
         assert any(not torch.equal(state[key], different[key]) for key in state), name
@@ -223,7 +224,7 @@ def test_every_task_is_a_function_of_its_seed():
 def test_golden_log(name, tmp_path):
     """Training at preset smoke gives the numbers it gave before; ``GOLDEN=write`` stores new ones."""
     settings = config.load("02_background", "smoke", {f"{name.split('_')[0]}.train.steps": 40})
-    task = background.task(name, settings, 0)
+    task = training.build_task("background", name, settings)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -8,7 +8,7 @@ from torch import nn
 
 from lib import training
 from lib.config import TrainConfig
-from lib.muon import Muon, is_matrix, orthogonalised
+from lib.training.muon import Muon, is_matrix, orthogonalised
 
 
 @pytest.mark.parametrize("shape", [(16, 64), (64, 16), (32, 32), (64, 320), (320, 64)])

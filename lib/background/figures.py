@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lib import plotting
 from lib.background.evaluate import numpy_columns
-from lib.background.tasks import ring_centres
+from lib.background.experiments import ring_centres
 from lib.plotting import COLOURS, INK, Diagram, curve
 
 Drawing = tuple[Figure, Any]
