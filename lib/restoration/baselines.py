@@ -13,8 +13,6 @@ from torch import Tensor
 
 from lib.errors import UserError
 from lib.restoration.degradations import Compressed, Masked, Observation, decode_jpeg, encode_jpeg
-from lib.restoration.plain import PlainFlow
-from lib.restoration.map import Search, map_search
 
 
 def _each(observation: Observation, function: Callable[[np.ndarray, int], np.ndarray]) -> Tensor:
@@ -95,12 +93,3 @@ def reapplied_jpeg(observation: Compressed, quality: int) -> Tensor:
         return total / (64 * 255)
 
     return _each(observation, one)
-
-
-def glow_ip(prior: PlainFlow, observation: Observation, gamma: float, steps: int = 20) -> Tensor:
-    """GlowIP (Asim et al. 2020): min_z |T(z) - y|^2 + gamma |z| from z = 0 by L-BFGS, without the log-determinant."""
-    # their data term is the plain square; ours is divided by 2 sigma^2
-    search = Search(
-        steps=steps, optimizer="lbfgs", objective="norm", start="zero", weight=2 * observation.sigma**2 / gamma
-    )
-    return map_search(prior, observation, search).image

@@ -15,6 +15,7 @@ from torch import Tensor
 from lib import metrics, plotting
 from lib.plotting import COLOURS, INK, MUTED, Diagram, curve
 from lib.restoration import anneal, degradations, evaluate
+from lib.restoration.map import Found
 from lib.restoration.prior import NoiseFlow
 
 Drawing = tuple[Figure, Any]
@@ -85,10 +86,10 @@ def likelihood_histogram(bits: Mapping[str, np.ndarray]) -> Drawing:
     return fig, pd.concat(frame)
 
 
-def path(result: solve.Result, truth: Tensor, shown: Sequence[int]) -> tuple[Figure, Drawing]:
+def path(result: Found, truth: Tensor, shown: Sequence[int]) -> tuple[Figure, Drawing]:
     """A search as decoded images and as curves: the images of ``shown`` (places in the path), then both terms and PSNR.
 
-    ``result.path`` comes from `solve.map_search` with ``keep=1`` on one image.
+    ``result.path`` comes from `map.map_search` with ``keep=1`` on one image.
     """
     steps = [entry["step"] for entry in result.path]
     values = [float(metrics.psnr(truth, metrics.round8(entry["image"]))) for entry in result.path]
