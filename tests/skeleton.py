@@ -66,6 +66,7 @@ class Skeleton:
         (root / "lib").mkdir()
         for path in (ROOT / "lib").glob("*.py"):
             shutil.copy(path, root / "lib" / path.name)
+        shutil.copytree(ROOT / "lib" / "claims", root / "lib" / "claims")
         (root / "data_scripts").mkdir()
         (root / "data_scripts" / "fetch.py").write_text(FETCH)
         (root / "data_scripts" / "catalog.yaml").write_text("{}\n")
@@ -81,7 +82,7 @@ class Skeleton:
                 "smoke: {train: {steps: 1}}\nlaptop: {train: {steps: 10}}\nfull: {train: {steps: 100}}\n"
             )
             claims += (
-                f"- {{id: {chapter}.steps, chapter: {chapter}, section: '1', claim: It runs., quantity: steps, "
+                f"- {{id: {chapter}.steps, chapter: {chapter}, section: laptop preset, claim: It runs., quantity: steps, "
                 "unit: '', bound: '>= 1', kind: target}\n"
             )
             self.write(chapter, WORK_CELL.format(chapter=chapter, package=package))

@@ -129,7 +129,7 @@ def test_source_is_shown_with_its_file_and_counted_from_its_first_line():
 
 def test_an_excerpt_runs_from_one_text_to_the_next():
     lines = str(notebook.show_source(claims.Bound.holds, start="return {", stop='">="')).splitlines()
-    assert lines[0] == "# lib/claims.py · Bound.holds"
+    assert lines[0] == "# lib/claims/schema.py · Bound.holds"
     assert [line[6:] for line in lines[1:]] == [
         "return {",
         '    "<=": measured <= self.value,',
