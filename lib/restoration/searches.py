@@ -33,17 +33,17 @@ LEVELS = (30.0, 14.0, 6.5, 3.0)
 DRAWS = 8  # samples of the posterior
 
 
-def recipe(space: str, steps: int) -> Search:
+def recipe(space: str, steps: int, weight: float = 1.0) -> Search:
     """The search in "latents" or "pixels", each with the optimiser that takes it lowest."""
     if space == "latents":
-        return Search(steps=steps, optimizer="lbfgs")
-    return Search(steps=steps, space="x")
+        return Search(steps=steps, optimizer="lbfgs", weight=weight)
+    return Search(steps=steps, space="x", weight=weight)
 
 
 SPACES = ("latents", "pixels")
 
 
-def _objective(flow: PlainFlow, seen: Observation, x: Tensor, weight: float) -> Tensor:
+def objective(flow: PlainFlow, seen: Observation, x: Tensor, weight: float) -> Tensor:
     """lambda d(x, y) - log p(x) in nats a dimension, ``(N,)``."""
     with torch.no_grad():
         return (weight * seen.energy(x) - flow.log_prob(x)) / x[0].numel()
@@ -60,7 +60,7 @@ def searched(flow: PlainFlow, truth: Tensor, seen: Observation, search: Search) 
             "psnr": each_psnr(truth, found.image).numpy(),
             "first": (found.first / size).numpy(),
             "last": (found.last / size).numpy(),
-            "truth": _objective(flow, seen, truth, search.weight).numpy(),
+            "truth": objective(flow, seen, truth, search.weight).numpy(),
             "data": (seen.energy(found.image) / size).numpy(),
             "evaluations": found.steps,
         }
@@ -83,7 +83,7 @@ def weights(study: Study) -> pd.DataFrame:
     seen, rows = DEGRADATIONS[TUNED_ON](truth, evaluate.seed_of(3, 0)), []
     for space in SPACES:
         for weight in WEIGHTS:
-            search = replace(recipe(space, study.settings.map_steps), weight=weight)
+            search = recipe(space, study.settings.map_steps, weight)
             found = searched(study.models[FLOW], truth, seen, search)
             rows.append(found.assign(moves=space, weight=weight))
     return pd.concat(rows, ignore_index=True)
@@ -104,7 +104,7 @@ def maps(study: Study, key: str) -> pd.DataFrame:
     truth, seen = study.cifar10(spaced(key), study.settings.map_images)
     best, rows = chosen(study), []
     for space in SPACES:
-        search = replace(recipe(space, study.settings.map_steps), weight=best[space])
+        search = recipe(space, study.settings.map_steps, best[space])
         tried = [search]
         if spaced(key) == TUNED_ON:
             tried += [replace(search, weight=1.0)] if best[space] != 1.0 else []

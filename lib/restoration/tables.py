@@ -118,6 +118,12 @@ def whole(study: Study) -> pd.DataFrame:
     return pd.concat([cell(study, name, key) for name, key in _cells(study)], ignore_index=True)
 
 
+def side_by_side(table: pd.DataFrame) -> pd.DataFrame:
+    """PSNR of `whole`, one row a data set and degradation, one column a method."""
+    found = table.pivot_table(index=["data_set", "degradation"], columns="method", values="psnr", sort=False)
+    return found.reset_index()
+
+
 def _decides_times(study: Study) -> dict:
     settings = study.settings
     return {"dip": settings.dip.model_dump(exclude={"images"}), "side": settings.side, "search": anneal.VERSION}
@@ -177,6 +183,7 @@ def _decides_noisy(study: Study) -> dict:
     settings = study.settings
     return study.identity(faces_set(study)) | {
         "sigma": SIGMA_FACES, "seeds": settings.seeds, "bm3d": settings.bm3d, "search": anneal.VERSION,
+        "rows": "each image",
     }  # fmt: skip
 
 
@@ -184,7 +191,7 @@ def _decides_noisy(study: Study) -> dict:
     "noisy_faces", models=lambda study: (faces_set(study),), decides=_decides_noisy, volatile=("seconds",)
 )  # fmt: skip
 def noisy_faces(study: Study) -> pd.DataFrame:
-    """Aligned faces with noise of a tenth of the range, the setting of GlowIP: one row a method."""
+    """Aligned faces with noise of a tenth of the range, the setting of GlowIP: one row a method, image and seed."""
 
     def degrade(x: Tensor, generator: torch.Generator) -> Observation:
         return degradations.noise(x, SIGMA_FACES, generator)
@@ -196,7 +203,7 @@ def noisy_faces(study: Study) -> pd.DataFrame:
         rival = {"BM3D": evaluate.classical("noise")["BM3D"]}
         part = evaluate.compare(found, degrade, rival, 1)
         rows.append(part[part["method"] != "input"])
-    return evaluate.summary(pd.concat(rows, ignore_index=True))
+    return pd.concat(rows, ignore_index=True)
 
 
 def _grid_side(study: Study) -> int:
