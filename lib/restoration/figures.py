@@ -397,7 +397,7 @@ table_photos = _table(
 )
 table = _table(
     "table",
-    "PSNR (dB) of every data set, damage and method, means over images and seeds; photographs are {settings.side}-pixel "
+    "PSNR (dB) of every data set, damage and method, means over images and seeds; photographs: {settings.side}-pixel "
     "middles. Deep image prior saw the first images only: compare it in the next figure. Stored, preset {preset}.",
 )
 standard = _table(
