@@ -42,7 +42,7 @@ SEEN = {
 @pytest.mark.parametrize("space", searches.SPACES)
 def test_the_recipe_descends_for_every_image_and_damage(plain, space, damage):
     observation = SEEN[damage](smooth(3, seed=6))
-    found = map_search(plain, observation, searches.recipe(space, 25))
+    found = map_search(plain, observation, searches.recipe(space, 50))
     assert (found.last < found.first).all()
     best = torch.stack([entry["best"] for entry in found.path])
     assert (best.diff(dim=0) <= 0).all()
@@ -61,21 +61,12 @@ def test_the_objective_falls_by_either_optimiser(plain, optimizer, space):
 def test_a_search_with_too_long_a_step_ends_where_it_was_best(plain):
     """The old search took the last image, however far uphill: with such a step the objective rises."""
     observation = SEEN["noise"](smooth(2, seed=6))
-    found = map_search(plain, observation, Search(steps=15, lr=0.5, scaled=False))
+    found = map_search(plain, observation, Search(steps=8, lr=5.0, scaled=False))
     ends = found.path[-1]["total"]
     assert (ends > found.first).any() and (found.last <= found.first).all()
     goal = Objective(plain, observation, Search(), 1.0)
     again = goal(goal.encode(found.image))["total"]
     assert torch.allclose(again, found.last, rtol=1e-3, atol=0.5)
-
-
-def test_scaled_latents_get_further_than_bare_ones(plain):
-    observation = SEEN["noise"](smooth(2, seed=6))
-    scaled, bare = (
-        map_search(plain, observation, Search(steps=25, optimizer="lbfgs", scaled=scaled)).last.mean()
-        for scaled in (True, False)
-    )
-    assert scaled < bare
 
 
 def test_units_are_those_of_the_jacobian():

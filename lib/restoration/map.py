@@ -52,7 +52,7 @@ class Search:
 
     steps: int = 200
     optimizer: Literal["adam", "lbfgs"] = "adam"
-    lr: float = 0.3
+    lr: float = 0.15
     weight: float = 1.0
     space: Literal["z", "x"] = "z"
     scaled: bool = True
