@@ -192,6 +192,15 @@ def test_biharmonic_fills():
     assert psnr(found, x) > 28 and torch.allclose(found * (1 - observation.mask), observation.y, atol=1e-5)
 
 
+def test_back_projection_keeps_the_small_image():
+    x = smooth(1) + 0.05 * torch.randn(1, 3, 24, 32, generator=draw())
+    observation = degradations.smaller(x.clamp(0, 1))
+    found = baselines.back_projection(observation)
+    left, before = ((torch.nn.functional.avg_pool2d(one, 2) - observation.y).abs().mean() for one in
+                    (found, observation.start))  # fmt: skip
+    assert left < before / 5 and psnr(found, x) > psnr(observation.start, x)
+
+
 def test_reapplied_jpeg_removes_blocks():
     x = smooth(1, height=40, width=48)
     observation = degradations.jpeg(x, 10)

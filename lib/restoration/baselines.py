@@ -9,10 +9,11 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from lib.errors import UserError
-from lib.restoration.degradations import Compressed, Masked, Observation, decode_jpeg, encode_jpeg
+from lib.restoration.degradations import Compressed, Masked, Observation, Smaller, decode_jpeg, encode_jpeg
 
 
 def _each(observation: Observation, function: Callable[[np.ndarray, int], np.ndarray]) -> Tensor:
@@ -75,6 +76,15 @@ def biharmonic(observation: Masked) -> Tensor:
 
     lost = observation.mask[:, 0].cpu().numpy() > 0.5
     return _each(observation, lambda image, place: inpaint_biharmonic(image, lost[place], channel_axis=2))
+
+
+def back_projection(observation: Smaller, rounds: int = 10) -> Tensor:
+    """Bicubic enlargement, corrected until its block means are those of the small image (Irani and Peleg 1991)."""
+    x = observation.start
+    for _ in range(rounds):
+        missing = observation.y - F.avg_pool2d(x, 2)
+        x = x + F.interpolate(missing, scale_factor=2, mode="bicubic", align_corners=False)
+    return x.clamp(0, 1)
 
 
 def reapplied_jpeg(observation: Compressed, quality: int) -> Tensor:

@@ -319,11 +319,6 @@ def smaller(x: Tensor, sigma: float = 0.5 / 255) -> Smaller:
     return Smaller(round8(F.avg_pool2d(x, 2)), sigma)
 
 
-def blind(observation: Observation, sigma: float) -> Observation:
-    """The same image, but all that is said of its degradation is a distance."""
-    return Observation(observation.y, sigma)
-
-
 def noisy_and_masked(x: Tensor, level: float, mask: Tensor, generator: torch.Generator) -> Masked:
     """A mixture: noise, and pixels lost."""
     seen = noise(x, level, generator)

@@ -104,6 +104,7 @@ def likelihood_histogram(bits: Mapping[str, np.ndarray]) -> Drawn:
         )
         frame.append(pd.DataFrame({"kind": name, "bits_per_dim": values}))
     ax.set(xlabel="bits per dimension (likely images to the left)", ylabel="images")
+    ax.set_title("noise is unlikely; blocks and blur are more likely than the truth")
     ax.legend()
     return fig, pd.concat(frame)
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lib import data, timings
-from lib.restoration import anneal, degradations, dip, evaluate
+from lib.restoration import anneal, baselines, degradations, dip, evaluate
 from lib.restoration.cases import KEYS, OURS, SEEN, Study, spaced
 from lib.restoration.degradations import Observation
 from lib.restoration.evaluate import DEGRADATIONS, EXTENSIONS
@@ -160,18 +160,25 @@ def times(study: Study) -> pd.DataFrame:
 
 
 def _decides_photos(study: Study) -> dict:
-    return study.identity("photos") | {"search": anneal.VERSION}
+    return study.identity("photos") | {"search": anneal.VERSION, "left out": SEEN}
+
+
+MIXED_RIVALS = {"half size": {"back-projection": baselines.back_projection}}
+"""Rivals of `EXTENSIONS`; of mixtures of two damages no classical method is made."""
 
 
 @measure("extensions", models=("photos",), decides=_decides_photos, volatile=("seconds",))
 def extensions(study: Study) -> pd.DataFrame:
-    """Mixtures and half the size, on photographs: one row a degradation and method."""
-    found, rows = study.test_set("photos"), []
-    methods = {OURS: evaluate.flow(study.models["photos"])}
+    """Mixtures and half the size, photographs of the table that nothing was trained on: one row a degradation, method
+    and image."""
+    found = [(name, image) for name, image in study.test_set("photos") if name not in SEEN]
+    rows = []
     for name, degrade in EXTENSIONS.items():
-        part = evaluate.compare(found, degrade, methods, 1, study.lpips())
-        rows.append(part.assign(degradation=name))
-    return evaluate.summary(pd.concat(rows))
+        rivals = MIXED_RIVALS.get(name, {})
+        methods = {OURS: evaluate.flow(study.models["photos"])}
+        methods |= {title: (lambda seen, truth, g, rival=rival: rival(seen)) for title, rival in rivals.items()}
+        rows.append(evaluate.compare(found, degrade, methods, 1, study.lpips()).assign(degradation=name))
+    return pd.concat(rows)
 
 
 def faces_set(study: Study) -> str:
