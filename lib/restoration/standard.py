@@ -22,10 +22,12 @@ from lib.store import measure
 
 SIDE = 256  # pixels
 LEVEL = 25.0  # grey levels
+COUNTS = {"float": 12, "8_bits": 4}
+"""Photographs of each condition: noise as it was drawn, and as files keep it."""
 QUALITIES = (10, 30)
 BLENDS = (0.0, 0.25, 0.5, 0.75)
 """How much of the file is mixed back into its restoration."""
-FEW = 6  # photographs of the second condition and of `deblocked`
+BLENDED = 4  # photographs of `deblocked`
 PUBLISHED = {"BM3D": 32.15, "DnCNN (blind)": 32.14, "FFDNet": 32.13, "DRUNet": 32.89, "SwinIR": 32.89}
 """PSNR (dB) of colour noise 25 on all 24 Kodak photographs in full size, as the SwinIR paper (2021) tabulates it."""
 
@@ -48,40 +50,45 @@ def _rivals(study: Study) -> dict[str, Callable[[Noisy], Tensor]]:
     return found | ({"BM3D": baselines.bm3d} if study.settings.bm3d else {})
 
 
-def _decides(study: Study) -> dict:
+def _decides(study: Study, condition: str = "") -> dict:
     settings = study.settings
     more = {"denoisers": data.identity("denoisers")} if settings.training_set != "embedded" else {}
     return study.identity("photos") | more | {
-        "side": SIDE, "level": LEVEL, "left out": SEEN, "few": FEW, "bm3d": settings.bm3d, "search": anneal.VERSION,
+        "side": SIDE, "level": LEVEL, "left out": SEEN, "count": COUNTS.get(condition, 0), "bm3d": settings.bm3d,
+        "search": anneal.VERSION,
     }  # fmt: skip
 
 
-@measure("standard", models=("photos",), decides=_decides, volatile=("seconds",))
-def standard(study: Study) -> pd.DataFrame:
-    """Noise 25 in two conditions, "float" (as drawn) and, on the first `FEW`, "8 bits" (as files keep it): one row a
-    condition, method and image. Rows "..., unclipped" invert the clipping (`clipping.unclip`) of the same result."""
-    methods = {OURS: lambda seen: anneal.restore(study.models["photos"], seen).image, **_rivals(study)}
+def _compared(study: Study, condition: str, count: int, rivals: dict[str, Callable[[Noisy], Tensor]]) -> pd.DataFrame:
+    methods = {OURS: lambda seen: anneal.restore(study.models["photos"], seen).image, **rivals}
     rows = []
-    for number, (name, truth) in enumerate(photographs(study)):
-        drawn = torch.randn(truth.shape, generator=evaluate.seed_of(0, number))
-        for condition in ("float", "8 bits") if number < FEW else ("float",):
-            if condition == "float":
-                seen = Noisy(truth + LEVEL / 255 * drawn, LEVEL / 255)
-            else:
-                seen = noise(truth, LEVEL, evaluate.seed_of(0, number))
-            found = {"input": seen.y}
-            for title, method in methods.items():
-                found[title] = method(seen)
-                if condition == "8 bits":
-                    found[f"{title}, unclipped"] = clipping.unclip(found[title], seen.sigma)
-            for title, image in found.items():
-                row = {"condition": condition, "method": title, "image": name}
-                rows.append(row | evaluate.quality(truth, image, study.lpips()))
+    for number, (name, truth) in enumerate(photographs(study)[:count]):
+        if condition == "float":
+            drawn = torch.randn(truth.shape, generator=evaluate.seed_of(0, number))
+            seen = Noisy(truth + LEVEL / 255 * drawn, LEVEL / 255)
+        else:
+            seen = noise(truth, LEVEL, evaluate.seed_of(0, number))
+        found = {"input": seen.y}
+        for title, method in methods.items():
+            found[title] = method(seen)
+            if condition != "float":
+                found[f"{title}, unclipped"] = clipping.unclip(found[title], seen.sigma)
+        for title, image in found.items():
+            rows.append({"method": title, "image": name} | evaluate.quality(truth, image, study.lpips()))
     return pd.DataFrame(rows)
 
 
+@measure("standard_{}", COUNTS, models=("photos",), decides=_decides)
+def standard(study: Study, condition: str) -> pd.DataFrame:
+    """Noise 25 as drawn ("float"), or as files keep it ("8_bits"): one row a method and image.
+
+    Of files, rows "..., unclipped" have the clipping inverted (`clipping.unclip`) after the same restoration.
+    """
+    return _compared(study, condition, COUNTS[condition], _rivals(study))
+
+
 def _decides_deblocked(study: Study) -> dict:
-    return _decides(study) | {"qualities": QUALITIES, "blends": BLENDS}
+    return _decides(study) | {"qualities": QUALITIES, "blends": BLENDS, "few": BLENDED}
 
 
 @measure("deblocked", models=("photos",), decides=_decides_deblocked)
@@ -89,7 +96,7 @@ def deblocked(study: Study) -> pd.DataFrame:
     """What restoring JPEG files costs in looks: PSNR and LPIPS of the restoration, of blends with the file, and of a
     sample of the posterior. One row a quality, version and image."""
     rows, lpips, prior = [], study.lpips(), study.models["photos"]
-    for number, (name, truth) in enumerate(photographs(study)[:FEW]):
+    for number, (name, truth) in enumerate(photographs(study)[:BLENDED]):
         for quality in QUALITIES:
             seen = jpeg(truth, quality)
             restored, schedule = anneal.restore(prior, seen).image, anneal.schedule(seen)
