@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 import time
 import types
 from pathlib import Path
 from typing import Literal
 
+import progress
 import pydantic
 import pytest
 import torch
@@ -32,8 +32,10 @@ laptop:
 """
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """The notebooks first: their chapters take longest, and what is short fills the rest."""
+    if config.getoption("--quick"):
+        progress.keep_quick(config, items)
     items.sort(key=lambda item: item.path.name != "test_notebooks.py")
 
 
@@ -44,14 +46,27 @@ class Chapters(LoadScopeScheduling):
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        module, _, test = nodeid.partition("::")
-        chapter = re.search(r"\[(\w+)\]$", test) if module.endswith("test_notebooks.py") else None
-        return f"{module} {chapter[1]}" if chapter else module
+        return progress.group(nodeid)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Chapters:
     """What hands the tests out."""
     return Chapters(config, log)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """What the Makefile asks for."""
+    parser.addoption("--quick", action="store_true", help="only what takes seconds, by tests/durations.csv")
+    parser.addoption("--by-file", action="store_true", help="a line for each file, with the time left")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--by-file") and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(progress.Progress(config), "progress by file")
+
+
+def pytest_terminal_summary(terminalreporter: object) -> None:
+    progress.not_tested(terminalreporter)
 
 
 class ToyConfig(config.Config):
@@ -217,6 +232,12 @@ class Toy:
         path = [str(paths.ROOT), str(Path(__file__).parent)]
         script.write_text(COMMAND.format(path=path, folder=str(self.folder), before=before))
         return script
+
+
+@pytest.fixture(autouse=True)
+def _figures_of_no_notebook(monkeypatch):
+    """A notebook's parameters, checked in a test, must not decide where the next test's figures go."""
+    monkeypatch.setattr(paths, "_apart", None)
 
 
 @pytest.fixture

@@ -1,9 +1,6 @@
-"""Chapter 2's models: the bound, the game, the measurements, and a golden log of their training."""
+"""Chapter 2's models: the bound, the game, the measurements."""
 
 from __future__ import annotations
-
-import os
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -22,7 +19,6 @@ from lib.errors import UserError
 from lib.flows import VectorFlow
 from lib.training.registry import declared
 
-GOLDEN = Path(__file__).with_name("golden")
 SMOKE = config.load("02_background", "smoke")
 
 
@@ -218,24 +214,3 @@ def test_every_task_is_a_function_of_its_seed():
         state, again, different = first.state_dict(), second.state_dict(), other.state_dict()
         assert all(torch.equal(state[key], again[key]) for key in state), name
         assert any(not torch.equal(state[key], different[key]) for key in state), name
-
-
-@pytest.mark.parametrize("name", ["flow", "vae", "gan", "classifier", "ring_non_saturating", "toy_flow"])
-def test_golden_log(name, tmp_path):
-    """Training at preset smoke gives the numbers it gave before; ``GOLDEN=write`` stores new ones."""
-    settings = config.load("02_background", "smoke", {f"{name.split('_')[0]}.train.steps": 40})
-    task = training.build_task("background", name, settings)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        log = training.train(task, device="cpu", run_dir=tmp_path, quiet=True).log
-    finally:
-        torch.set_num_threads(threads)
-    log = log.drop(columns=["seconds", "images_per_second"])
-    path = GOLDEN / f"background_{name}.csv"
-    if os.environ.get("GOLDEN") == "write":
-        path.parent.mkdir(exist_ok=True)
-        log.to_csv(path, index=False)
-    expected = pd.read_csv(path)
-    assert list(log.columns) == list(expected.columns)
-    np.testing.assert_allclose(log.to_numpy(), expected.to_numpy(), rtol=1e-3, atol=1e-6)

@@ -461,16 +461,21 @@ def test_report_is_a_ledger_of_all_claims(write, tmp_path):
 
 def test_report_says_where_figures_come_from(write, tmp_path):
     claims.record("background.bpd", 1.2, **RUN)
-    cell = {"cell_type": "code", "execution_count": 7, "source": ['plotting.save(f, "02_background/samples")']}
-    (tmp_path / "02_background.ipynb").write_text(json.dumps({"cells": [cell]}))
+    cells = [
+        {"cell_type": "code", "execution_count": 7, "source": ['plotting.save(f, "02_background/samples")']},
+        {"cell_type": "code", "execution_count": 8, "source": ["show(x)"], "outputs": ["02_background/scores.csv"]},
+    ]
+    (tmp_path / "02_background.ipynb").write_text(json.dumps({"cells": cells}))
     (tmp_path / "figures/02_background").mkdir()
-    for name in ("samples.png", "samples.csv", "scores.md"):
+    for name in ("samples.png", "samples.csv", "scores.md", "score.md"):
         (tmp_path / "figures/02_background" / name).touch()
     text = claims.report().read_text()
     made = "[cell 7](../notebooks/02_background.ipynb) | [csv](02_background/samples.csv)"
-    assert f'| [samples](02_background/samples.png) | {made} | `make figures CHAPTERS="02"` |' in text
-    assert "| [scores](02_background/scores.md) | – | – | – |" in text
-    assert "Notebook: [02_background.ipynb](../notebooks/02_background.ipynb) · run it again: `make figures" in text
+    again = '`make figures CHAPTERS="02"`'
+    assert f"| [samples](02_background/samples.png) | {made} | {again} |" in text
+    assert f"| [scores](02_background/scores.md) | [cell 8](../notebooks/02_background.ipynb) | – | {again} |" in text
+    assert "| [score](02_background/score.md) | – | – | – |" in text
+    assert f"Notebook: [02_background.ipynb](../notebooks/02_background.ipynb) · run it again: {again}" in text
     assert "05_compression.ipynb" not in text  # no link to a notebook that is not there
 
 

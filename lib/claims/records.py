@@ -130,7 +130,7 @@ def record(
     folder = paths.figures() / "claims.d"
     with locked(folder):
         path = folder / f"{claim.chapter}.csv"
-        rows = {r["id"]: r for r in _read_measured(path)} | {id: row}
+        rows = {r["id"]: r for r in read_measured(path)} | {id: row}
         order = [i for i, c in claims.items() if c.chapter == claim.chapter and i in rows]
         buffer = io.StringIO()
         writer = csv.DictWriter(buffer, _MEASURED, lineterminator="\n")
@@ -201,7 +201,7 @@ def ledger() -> pd.DataFrame:
     claims = load()
     measured: dict[str, dict[str, str]] = {}
     for chapter in sorted({c.chapter for c in claims.values()}):
-        measured |= {r["id"]: r for r in _read_measured(paths.figures() / "claims.d" / f"{chapter}.csv")}
+        measured |= {r["id"]: r for r in read_measured(paths.figures() / "claims.d" / f"{chapter}.csv")}
     executions = _executions()
     rows = [_joined(claim, measured.get(claim.id), executions) for claim in claims.values()]
     return pd.DataFrame(rows, columns=[*COLUMNS, *MORE])
@@ -263,7 +263,12 @@ def _executions() -> dict[str, float]:
         return {}
 
 
-def _read_measured(path: Path) -> list[dict[str, str]]:
+def read_measured(path: Path) -> list[dict[str, str]]:
+    """The rows that `record` wrote to ``claims.d/<chapter>.csv``; none where there is no such file.
+
+    Raises:
+        UserError: the file is damaged.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:

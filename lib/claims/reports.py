@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -126,7 +127,7 @@ def _chapter_lines(chapter: str, part: pd.DataFrame) -> list[str]:
             _rounded(row["null"]),
             row["published"] or "–",
             ", ".join(t for t in (row["data"], f"preset {row['preset']}" if row["preset"] else "", row["device"]) if t),
-            ", ".join(t for t in (row["source"], _duration(row["seconds"])) if t) if row["source"] else "",
+            ", ".join(t for t in (row["source"], duration(row["seconds"])) if t) if row["source"] else "",
         )
         lines.append(_row(cells))
     changes = [f"* `{row['id']}`: {change}" for _, row in part.iterrows() for change in row["changed"]]
@@ -145,7 +146,9 @@ def _index(chapter: str) -> list[str]:
     lines = ["", "| figure or table | made in | data | run it again |", "| :-- | :-- | :-- | :-- |"]
     for name in sorted(names):
         shown = [f"{name}{end}" for end in (".png", ".md") if (folder / f"{name}{end}").is_file()]
-        cell = next((number for number, source in cells if f'"{chapter}/{name}"' in source), None)
+        # its source saves the figure, or its output links the data behind it
+        used = re.compile(rf"{chapter}/{re.escape(name)}(?![\w-])")
+        cell = next((number for number, text in cells if used.search(text)), None)
         made = f"[cell {cell}](../notebooks/{chapter}.ipynb)" if cell else "–"
         data = f"[csv]({chapter}/{name}.csv)" if (folder / f"{name}.csv").is_file() else "–"
         lines.append(f"| [{name}]({chapter}/{shown[0]}) | {made} | {data} | {_make(chapter) if cell else '–'} |")
@@ -153,13 +156,33 @@ def _index(chapter: str) -> list[str]:
 
 
 def _cells(chapter: str) -> list[tuple[int, str]]:
-    """Execution number and source of the code cells of a chapter."""
+    """Execution number of the code cells of a chapter, and what is in them: source and outputs."""
     try:
         notebook = json.loads((paths.NOTEBOOKS / f"{chapter}.ipynb").read_text(encoding="utf-8"))
         code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
-        return [(cell.get("execution_count") or n, "".join(cell["source"])) for n, cell in enumerate(code, start=1)]
+        return [
+            (cell.get("execution_count") or n, json.dumps([cell["source"], cell.get("outputs")]))
+            for n, cell in enumerate(code, start=1)
+        ]
     except (OSError, ValueError, KeyError, TypeError):
         return []
+
+
+def audit_text(frame: pd.DataFrame) -> str:
+    """The table of ``audit.csv`` to read: what disagrees first."""
+    lines = [
+        "# Claims measured again",
+        "",
+        f"{int(frame['agrees'].sum())} of {len(frame)} claims agree with their stored value: the same verdict, and the",
+        "same value within the claim's tolerance or its interval. `make audit` writes this file.",
+        "",
+        _row(["", "id", "stored", "new", "verdict stored", "verdict new", "time"]),
+        "| :-: | :-- | --: | --: | :-- | :-- | --: |",
+    ]
+    for _, row in frame.sort_values("agrees", kind="stable").iterrows():
+        cells = f"{row['stored']:.6g}", f"{row['new']:.6g}", row["stored_verdict"], row["new_verdict"]
+        lines.append(_row(["✅" if row["agrees"] else "❌", f"`{row['id']}`", *cells, duration(row["seconds"])]))
+    return "\n".join(lines) + "\n"
 
 
 def _count(frame: pd.DataFrame, verdict: str) -> int:
@@ -238,7 +261,8 @@ def _rounded(null: str) -> str:
     return f"{float(number):.3g} {name}"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """``90 s``, ``12 min`` or ``1.5 h``; nothing for NaN."""
     if math.isnan(seconds):
         return ""
     if seconds < 90:

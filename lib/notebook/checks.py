@@ -30,6 +30,7 @@ SECTIONS = (
 )
 """What the second-level headings name, in this order, below the one first-level heading: the anatomy of a chapter."""
 CODE_LINES, CELL_LINES, MEGABYTES = 350, 25, 3
+WORDS_PER_LINE = (8.0, 13.0)
 
 _FOLDERS = "home|root|work|tmp|Users|mnt|usr|opt|var|scratch"
 _PATH = re.compile(rf"(?<![\w.:/~-])(?:/(?:{_FOLDERS})/|[A-Za-z]:\\)[\w.\\/-]*")
@@ -123,6 +124,15 @@ def prose_problems(notebook: Mapping[str, Any]) -> list[str]:
                 elif re.search(r"\b(results|ablations)\b", section) and (typed := _RESULT.search(line)):
                     problems.append(f"{typed[0]!r} is typed under {section!r}; show it from the results instead")
     return problems
+
+
+def prose_warnings(notebook: Mapping[str, Any]) -> list[str]:
+    """Words of prose to a line of code: a matter of judgement, so an author is told, and no test fails."""
+    lines = sum(code_lines(cell) for cell in _code(notebook))
+    words = sum(len(_text(cell["source"]).split()) for cell in notebook["cells"] if cell["cell_type"] == "markdown")
+    if lines and not WORDS_PER_LINE[0] <= words / lines < WORDS_PER_LINE[1]:
+        return [f"{words / lines:.1f} words of prose to a line of code, wanted are 8 to 12"]
+    return []
 
 
 def execution_problems(notebook: Mapping[str, Any]) -> list[str]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lib import data, metrics, store
+from lib import data, store
 from lib.restoration import images
 from lib.restoration.degradations import Observation
 from lib.restoration.evaluate import DEGRADATIONS, seed_of
+from lib.vision import metrics
 
 TITLES = {"mnist": "MNIST", "cifar10": "CIFAR-10", "faces": "faces (London)", "photos": "photographs"}
 OURS = "flow prior"

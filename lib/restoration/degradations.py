@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lib.errors import UserError
-from lib.metrics import round8
+from lib.vision.metrics import round8
 
 
 @dataclass(frozen=True)

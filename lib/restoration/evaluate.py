@@ -9,12 +9,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from lib import metrics
 from lib.restoration import anneal, baselines, degradations, dip, views
 from lib.restoration.config import ImagePriorConfig
 from lib.restoration.degradations import Compressed, Masked, Observation
 from lib.restoration.plain import PlainFlow
 from lib.restoration.prior import NoiseFlow
+from lib.vision import metrics
 
 Images = Iterable[tuple[str, Tensor]]
 Degrade = Callable[[Tensor, torch.Generator], Observation]

@@ -11,14 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lib import data
-from lib.crops import Crops, turned
 from lib.flows import bits_per_dim, standard_normal_log_prob
-from lib.metrics import psnr, round8
 from lib.restoration import images, plain
 from lib.restoration.config import ChapterConfig, PlainConfig, PriorConfig
 from lib.restoration.plain import PlainFlow
 from lib.restoration.prior import NoiseFlow
 from lib.training import Task, task
+from lib.vision.crops import Crops, turned
+from lib.vision.metrics import psnr, round8
 
 LEVELS = (15, 25, 50)  # grey levels at which a prior is validated as a denoiser
 VALIDATION_IMAGES = 64

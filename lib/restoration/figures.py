@@ -12,11 +12,12 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lib import metrics, plotting
+from lib import plotting
 from lib.plotting import COLOURS, INK, MUTED, Diagram, curve, declare_figure, declare_table
 from lib.restoration import anneal, degradations, evaluate
 from lib.restoration.map import Found
 from lib.restoration.prior import NoiseFlow
+from lib.vision import metrics
 
 Drawn = tuple[Figure, Any]
 DATA_SETS = {"mnist": "#949494", "cifar10": "#de8f05", "faces": "#0173b2", "photos": "#029e73"}
