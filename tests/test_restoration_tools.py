@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from test_restoration import draw, psnr, smooth, tiny
 
-from lib import config, restoration
+from lib import config, restoration, training
 from lib.errors import UserError
 from lib.restoration import __main__ as command
 from lib.restoration import baselines, degradations, dip, evaluate, experiments, images, restorer
