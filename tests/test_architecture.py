@@ -47,6 +47,7 @@ KNOWN: dict[str, set[str]] = {
         "microdosing/motion.py",
         "microdosing/side.py",
         "microdosing/stream.py",
+        "restoration/degradations.py",
     },
     "long": {
         "compression/codec.py",
