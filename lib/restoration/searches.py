@@ -124,6 +124,37 @@ def maps(study: Study, key: str) -> pd.DataFrame:
     return pd.concat(rows, ignore_index=True)
 
 
+def tried(study: Study, key: str, space: str, start: str = "degraded", weight: float | None = None) -> pd.DataFrame:
+    """Rows of `maps` of one search; its lambda is the best on training images where none is given."""
+    rows = study.tables[f"map_{key}"]
+    wanted = chosen(study)[space] if weight is None else weight
+    return rows[(rows["moves"] == space) & (rows["start"] == start) & (rows["weight"] == wanted)].reset_index(drop=True)
+
+
+def side_by_side(study: Study) -> pd.DataFrame:
+    """PSNR of the thesis' search and of the chapter's own, one row a method, one column a damage."""
+    names = [spaced(key) for key in DAMAGES]
+    inputs = [study.tables[f"map_{key}"]["input"].mean() for key in DAMAGES]
+    rows = [{"method": "degraded image", **dict(zip(names, inputs, strict=True))}]
+    for space in SPACES:
+        means = [tried(study, key, space)["psnr"].mean() for key in DAMAGES]
+        title = f"MAP over {space}, flow of clean images, lambda {chosen(study)[space]:g}"
+        rows.append({"method": title, **dict(zip(names, means, strict=True))})
+    own = study.tables["steps"].pivot_table(index="method", columns="degradation", values="psnr", sort=False)
+    rows += [{"method": f"{title}, prior at every noise level", **own.loc[title]} for title in STEPS]
+    return pd.DataFrame(rows)
+
+
+def descent(study: Study, key: str = "noise_25") -> pd.DataFrame:
+    """What became of the objective: means over images, one row a search."""
+    rows = study.tables[f"map_{key}"]
+    rows = rows.assign(**{"lowered (%)": 100.0 * (rows["last"] < rows["first"])})
+    columns = ["first", "last", "truth", "lowered (%)", "data", "input", "psnr"]
+    means = rows.groupby(["moves", "start", "weight"], sort=False)[columns].mean().reset_index()
+    names = {"start": "from", "weight": "lambda", "first": "start", "last": "end", "psnr": "result"}
+    return means.rename(columns=names)
+
+
 def _bare(prior: NoiseFlow, seen: Observation, count: int = 1) -> Tensor:
     """The recommended search without momentum, in fewer views."""
     schedule = anneal.schedule(seen)

@@ -87,6 +87,15 @@ def standard(study: Study, condition: str) -> pd.DataFrame:
     return _compared(study, condition, COUNTS[condition], _rivals(study))
 
 
+def side_by_side(study: Study) -> pd.DataFrame:
+    """PSNR of every method in both conditions, with the clipping undone, and as published."""
+    drawn, filed = (study.tables[f"standard_{key}"].groupby("method", sort=False)["psnr"].mean() for key in COUNTS)
+    table = pd.DataFrame({"float": drawn, "8 bits": filed.reindex(drawn.index)})
+    table["unclipped"] = [filed.get(f"{name}, unclipped") for name in drawn.index]
+    table = table.join(pd.Series(PUBLISHED, name="published"), how="outer" if study.settings.bm3d else "left")
+    return table.rename_axis("method").reset_index().sort_values(["float", "published"], na_position="last")
+
+
 def _decides_deblocked(study: Study) -> dict:
     return _decides(study) | {"qualities": QUALITIES, "blends": BLENDS, "few": BLENDED}
 

@@ -124,6 +124,28 @@ def side_by_side(table: pd.DataFrame) -> pd.DataFrame:
     return found.reset_index()
 
 
+def gain(rows: pd.DataFrame, method: str, rival: str) -> pd.Series:
+    """PSNR of one method less that of another, one number an image that both restored."""
+    means = rows.groupby(["method", "image"], sort=False)["psnr"].mean()
+    return (means[method] - means[rival]).dropna()
+
+
+def ahead(study: Study) -> pd.DataFrame:
+    """Our PSNR less that of deep image prior: columns data_set, cell, image, stop ("fixed", "oracle"), gain."""
+    found = []
+    for data_set, key in _cells(study):
+        rows = each(study, data_set, key)
+        for stop in ("fixed", "oracle"):
+            gains = gain(rows[rows["seed"] == 0], OURS, f"DIP ({stop} stop)").rename("gain").reset_index()
+            found.append(gains.assign(data_set=data_set, cell=f"{data_set} {key}", stop=stop))
+    return pd.concat(found, ignore_index=True)
+
+
+def share_ahead(rows: pd.DataFrame) -> float:
+    """Per cent of the cells of `ahead` whose mean gain is above 0."""
+    return float(100 * (rows.groupby("cell")["gain"].mean() > 0).mean())
+
+
 def _decides_times(study: Study) -> dict:
     settings = study.settings
     return {"dip": settings.dip.model_dump(exclude={"images"}), "side": settings.side, "search": anneal.VERSION}
