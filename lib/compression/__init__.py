@@ -7,7 +7,7 @@ image = codec.decompress(data)                  # all levels, or the coarser one
 
 from __future__ import annotations
 
-from lib.compression.bitstream import BitstreamError
+from lib.coding.container import BitstreamError
 from lib.compression.codec import Codec, load, read_image
 from lib.compression.config import ChapterConfig
 from lib.compression.tasks import MODELS, make
