@@ -6,7 +6,7 @@
 
     flags: 1 grey, 2 stable: encoding the decoded image gives these symbols again, 4 lossless (version 2: 1)
 
-A level is coded by `lib.coding.rans`. A stream that ends where a level ends is valid and gives a coarser image. Anything
+A level is coded by `lib.coding.rans`. A stream that ends where a level ends is valid and gives a coarser image. All
 else that is not exactly as written raises `BitstreamError` before or while it is decoded. A lossless stream has one
 level, the image as lossless WebP (PNG where a side is too long for it), and needs no model.
 """
