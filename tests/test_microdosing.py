@@ -510,7 +510,7 @@ def test_coder_counts_its_symbols(codec):
 
 
 def test_a_file_written_before_lib_coding_decodes():
-    """Three frames with motion and a student, by weights drawn from a seed; pixels come from floating-point networks."""
+    """Three frames with motion and a student, by weights drawn from a seed; pixels come from float networks."""
     data = (Path(__file__).parent / "golden" / "streams" / "moving.mdc").read_bytes()
     frames = list(tiny_codec().decompress_sequence(data))
     assert len(frames) == 3 and frames[0].shape == (70, 90, 3)

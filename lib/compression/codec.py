@@ -207,7 +207,7 @@ class Codec:
 
 def _smaller(data: bytes, pixels: np.ndarray) -> bytes:
     """``data``, or the lossless stream where that is not larger."""
-    quick = bitstream.lossless(pixels, method=0)
+    quick = bitstream.lossless(pixels, quick=True)
     if len(quick) > WORTH_A_SEARCH * len(data):
         return data
     exact = bitstream.lossless(pixels)

@@ -34,7 +34,7 @@ PATIENCE = 4  # rounds without fewer unsettled latents than ever before
 HOPELESS = 2e-3  # share of unsettled latents: rounding to 8 bits, not clipping, moves them
 SAFE = 0.49  # of a step: how far a latent may have moved for its symbol to stay
 CLOSE = 0.4  # of a step: what has come so near the border is moved in the same round
-OVERSHOOT = 2.0  # a latent that left its cell is moved this much further: clipping would move it again
+OVERSHOOT = 3.0  # a latent that left its cell is moved this much further: clipping would move it again
 WHOLE = 0.17  # mean distance from whole numbers
 
 
@@ -157,28 +157,32 @@ class Search:
         """How many latents of the decoded image have left their cells, level by level, the finest first; and phases
         ``(n, 2)`` of the finest level where targets have moved: of these latents, and of those that came close.
 
+        Only targets of the deepest unsettled level and of the next one move: finer symbols are chosen anew anyway.
         ``boxes``: the image has changed only there since it was looked at before; None: anywhere.
         """
-        model = self.model
         if boxes is None:
             self._seen_low, finest = self._windows.analyse(self._pixels)
-            found = [self._settle(0, finest, 0, 0)]
-            del finest
+            changed = [(slice(0, finest.shape[2]), slice(0, finest.shape[3]), finest)]
         else:
-            found = []
+            changed = []
             for box in boxes:
                 rows, columns, low, finest = self._windows.latents(box, self._pixels)
                 self._seen_low[..., rows, columns] = low
-                found.append(self._settle(0, finest, rows.start, columns.start))
-        counts = [sum(count for count, _ in found)]
-        places = torch.unique(torch.cat([moved for _, moved in found]) // 2, dim=0)
-        deeper = self._in_steps(model.analyse_from(1, self._seen_low, self.t, self.grey), 1)
-        counts += [self._settle(level, latent, 0, 0)[0] for level, latent in enumerate(deeper, 1)]
-        return counts, places
+                changed.append((rows, columns, finest))
+        counts = [0] * (self.model.depth + 1)
+        deeper = self._in_steps(self.model.analyse_from(1, self._seen_low, self.t, self.grey), 1)
+        deepest = 0
+        for level in range(self.model.depth, 0, -1):
+            counts[level] = self._settle(level, deeper[level - 1], 0, 0, move=level >= deepest - 1)[0]
+            deepest = max(deepest, level if counts[level] else 0)
+        del deeper
+        found = [self._settle(0, z, rows.start, columns.start, move=deepest < 2) for rows, columns, z in changed]
+        counts[0] = sum(count for count, _ in found)
+        return counts, torch.unique(torch.cat([moved for _, moved in found]) // 2, dim=0)
 
-    def _settle(self, level: int, latent: Tensor, top: int, left: int) -> tuple[int, Tensor]:
+    def _settle(self, level: int, latent: Tensor, top: int, left: int, move: bool) -> tuple[int, Tensor]:
         """How many of the ``latent``s of the decoded image, ``(1, C, h, w)`` with the corner ``top``, ``left``, have
-        left the cells of their values; and where targets moved, rows and columns ``(n, 2)``."""
+        left the cells of their values; and, if they are to ``move``, where targets did, rows and columns ``(n, 2)``."""
         height, width = latent.shape[2:]
         count, places = 0, [torch.zeros(0, 2, dtype=torch.long)]
         columns = slice(left // 2, -(-(left + width) // 2))
@@ -190,8 +194,10 @@ class Search:
             skip, past = top + start - 2 * first, left - 2 * columns.start
             away = latent[:, :, start:end] - values[:, :, skip : skip + end - start, past : past + width]
             moved = away.abs() >= CLOSE
-            if bool(moved.any()):
-                count += int((away.abs() >= SAFE).sum())
+            if not bool(moved.any()):
+                continue
+            count += int((away.abs() >= SAFE).sum())
+            if move:
                 target = self._targets[level][:, :, top + start : top + end, left : left + width]
                 target += torch.where(moved, away * OVERSHOOT, 0)
                 places.append(torch.nonzero(moved[0].any(0)).cpu() + torch.tensor([top + start, left]))
