@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lib import metrics
 from lib.compression.baselines import Baseline
+from lib.compression.bitstream import unpack
 from lib.compression.codec import Codec
 
 LOSSLESS = 100.0  # dB: what identical images count as, since means need a number
@@ -146,10 +147,78 @@ def generations(codec: Baseline, images: Images, quality: float, count: int, flo
     return pd.DataFrame(rows)
 
 
+def reencoding(codec: Codec, images: Images, qualities: Iterable[float], most: int = 4) -> pd.DataFrame:
+    """What encoding our own result again does, and what the search for a file that reproduces itself costs.
+
+    A file that comes again comes for ever: its image has been encoded already. So each image is encoded again until
+    it does, ``most`` times at most.
+
+    Returns:
+        columns quality, image, stable (what the file says), same (whether the second file equals the first), symbols
+        (how many of the last file's differ from the first's), drift (largest change of PSNR, dB), bytes, psnr, one
+        pass bytes, one pass psnr (of a file without the search), one pass seconds, encode seconds, decode seconds.
+    """
+    rows = []
+    for quality in qualities:
+        for name, image in images:
+            start = time.process_time()
+            plain = codec.compress(image, quality, stable=False)
+            first = time.process_time()
+            data = codec.compress(image, quality)
+            second = time.process_time()
+            decoded = codec.decompress(data)
+            end = time.process_time()
+            psnr = _psnr(image, decoded)
+            header, parts = unpack(data)
+            current, last, drift, same = decoded, data, 0.0, True
+            for number in range(most):
+                again = codec.compress(current, quality, stable=number > 0)
+                came = unpack(again)[1] == unpack(last)[1]
+                same = same and (came or number > 0)
+                if came:
+                    break
+                last, current = again, codec.decompress(again)
+                drift = max(drift, abs(_psnr(image, current) - psnr))
+            changed = 0
+            if last is not data and not header.lossless:
+                changed = int(sum((a != b).sum() for a, b in zip(codec.symbols(data), codec.symbols(last), strict=True)))
+            row = {"quality": quality, "image": name, "stable": header.stable, "same": same, "symbols": changed}
+            row |= {"drift": drift, "bytes": len(data), "psnr": psnr, "one pass bytes": len(plain)}
+            row |= {"one pass psnr": _psnr(image, codec.decompress(plain)), "one pass seconds": first - start}
+            rows.append(row | {"encode seconds": second - first, "decode seconds": end - second})
+    return pd.DataFrame(rows)
+
+
+def _psnr(image: np.ndarray, decoded: np.ndarray) -> float:
+    return min(LOSSLESS, float(metrics.psnr(to_tensor(image), to_tensor(decoded))))
+
+
+def intervals(
+    points: pd.DataFrame, anchor: str, test: str, low: float, high: float, seed: int = 0, rounds: int = 1000
+) -> tuple[float, float, float]:
+    """BD-rate of ``test`` against ``anchor`` (rows of `rate_distortion`), and its 95 % interval: images drawn with
+    replacement, the curves averaged over each draw."""
+    both = points[points["codec"].isin([anchor, test])]
+    images = sorted(set(both[both["codec"] == anchor]["image"]) & set(both[both["codec"] == test]["image"]))
+    tables = {}
+    for name in (anchor, test):
+        part = both[both["codec"] == name]
+        tables[name] = [
+            part.pivot(index="quality", columns="image", values=value)[images].to_numpy() for value in ("bpp", "psnr")
+        ]
+
+    def rate(index: np.ndarray) -> float:
+        curves = [pd.DataFrame({"bpp": b[:, index].mean(1), "psnr": p[:, index].mean(1)}) for b, p in tables.values()]
+        return bd_rate(curves[0], curves[1], low, high)
+
+    whole = rate(np.arange(len(images)))
+    rng = np.random.default_rng(seed)
+    drawn = [rate(rng.integers(0, len(images), len(images))) for _ in range(rounds)]
+    return whole, *(float(value) for value in np.percentile(drawn, [2.5, 97.5]))
+
+
 def progressive(codec: Codec, data: bytes, image: np.ndarray) -> list[dict[str, Any]]:
     """The stream decoded from 1, 2, ... levels: ``levels``, ``bytes`` (so far), ``psnr``, ``image``."""
-    from lib.compression.bitstream import unpack
-
     _, payloads = unpack(data)
     overhead = len(data) - sum(len(payload) for payload in payloads)
     found = []

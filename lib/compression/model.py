@@ -10,14 +10,16 @@ all networks see. Training minimises R + lambda D(x, x_hat) + lambda' D(x, x_til
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from lib.compression.config import CodecConfig
 from lib.compression.prior import Exchange, Pass, Prior, bits_of, gather
 from lib.compression.transform import COLOURS, Level, conditioning, to_colours, to_rgb
+
+if TYPE_CHECKING:
+    from lib.compression.config import CodecConfig
 
 
 class Estimate(NamedTuple):

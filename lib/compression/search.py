@@ -31,7 +31,7 @@ from lib.compression.windows import Box, Windows, boxes_around, to_tensor
 STRIP = 2**15  # positions of a map that are handled at once: bounds memory, and fits the cache
 ROUNDS = 40  # most rounds in search of symbols that reproduce themselves
 PATIENCE = 4  # rounds without fewer unsettled latents than ever before
-HOPELESS = 2e-3  # share of unsettled latents: rounding to 8 bits, not clipping, moves them
+HOPELESS = 2e-2  # share of unsettled latents: rounding to 8 bits, not clipping, moves them
 SAFE = 0.49  # of a step: how far a latent may have moved for its symbol to stay
 CLOSE = 0.4  # of a step: what has come so near the border is moved in the same round
 OVERSHOOT = 3.0  # a latent that left its cell is moved this much further: clipping would move it again
