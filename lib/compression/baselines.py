@@ -18,7 +18,7 @@ import numpy as np
 
 from lib.config import nearest
 from lib.errors import UserError
-from lib.stills import jpeg_encode, pillow_decode, pillow_encode
+from lib.vision.codecs import jpeg_encode, pillow_decode, pillow_encode
 
 NAMES = ("JPEG", "JPEG 2000", "WebP", "AVIF", "HEVC", "JPEG XL", "VVC")
 

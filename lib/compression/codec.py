@@ -1,4 +1,4 @@
-"""The codec: images to bytes and back with the frozen flow. `load` gives the shipped one.
+"""The codec: images to bytes and back with the frozen flow. `lib.compression.load` gives the shipped one.
 
     compress:    image -> T^-1 -> latents -> [priors: mean, scale] -> integers -> rANS -> bytes
     decompress:  bytes -> rANS -> integers, level by level from the top -> T -> image
@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib import config as configs
-from lib.coding.container import BitstreamError, check_size
+from lib.checks import real, whole
+from lib.coding.container import MAX_PIXELS, BitstreamError, check_size
 from lib.coding.exact import check_arithmetic, frozen_layers, side_by_side
 from lib.coding.rans import SymbolDecoder
 from lib.coding.tables import logistic_tables
@@ -45,11 +45,11 @@ class Codec:
 
     Args:
         model: trained; the codec computes with a frozen copy of it on ``device``.
-        device: see `lib.config.resolve_device`; the streams do not depend on it.
+        device: of PyTorch; the streams do not depend on it.
     """
 
     def __init__(self, model: FlowCodec, device: str = "cpu") -> None:
-        self.device = configs.resolve_device(device)
+        self.device = torch.device(device)
         check_arithmetic(self.device)
         self.model = FastCodec.of(model, self.device, STRIP)
         self.id = _hash(self.model)
@@ -62,10 +62,11 @@ class Codec:
         Raises:
             UserError: not in 1..100.
         """
-        if not (isinstance(quality, (int, float)) and 1 <= quality <= 100):
-            raise UserError(f"quality is {quality!r}, it must lie in 1..100 (higher is better)")
+        number = real(quality)
+        if number is None or not 1 <= number <= 100:
+            raise UserError(f"quality is {quality!r}, it must be a number in 1..100 (higher is better)")
         low, high = self.model.config.step_range
-        step = high * (low / high) ** ((quality - 1) / 99)
+        step = high * (low / high) ** ((number - 1) / 99)
         return round(step / bitstream.STEP_UNIT) * bitstream.STEP_UNIT
 
     # ------------------------------------------------------------------------------------------------------- encode
@@ -92,6 +93,12 @@ class Codec:
         header, levels = self._compress(pixels, step_size, stable, dead_zone)
         data = bitstream.pack(header, [level.encode() for level in levels])
         return _smaller(data, pixels)
+
+    def levels(self, image: Any, quality: float = 50, *, dead_zone: float = 1.0) -> list[bytes]:
+        """What a lossy stream without the search holds, level by level, the top first, without the container."""
+        pixels, _ = as_pixels(image)
+        _, levels = self._compress(pixels, self.step_size(quality), False, dead_zone)
+        return [level.encode() for level in levels]
 
     def estimate(self, image: Any, quality: float = 50, *, dead_zone: float = 1.0) -> list[float]:
         """Bits of each level by the priors' probabilities, the top first, without coding; compare with `compress`."""
@@ -127,9 +134,10 @@ class Codec:
         """
         header, payloads = self._open(data)
         if levels is not None:
-            if not (isinstance(levels, int) and 1 <= levels <= self.model.depth + 1):
+            count = whole(levels)
+            if count is None or not 1 <= count <= self.model.depth + 1:
                 raise UserError(f"levels is {levels!r}, this codec has 1..{self.model.depth + 1}")
-            payloads = payloads[:levels]
+            payloads = payloads[:count]
         if header.lossless:
             return bitstream.pixels_of(header, payloads[0])
         image = to_bytes(self._decode(header, payloads), header.grey)
@@ -256,38 +264,14 @@ def _plain_arithmetic(device: torch.device) -> Iterator[None]:
         yield
 
 
-def load(preset: str = "laptop", device: str = "cpu", seed: int = 0) -> Codec:
-    """The codec that ships for ``preset``, ready to use.
-
-    Raises:
-        UserError: no such preset; no checkpoint matches it: says how to train one.
-    """
-    from lib.checkpoints import trained
-
-    return Codec(trained("compression.codec", preset, seed, "codec").model, device)
-
-
 def read_image(path: Path) -> np.ndarray:
-    """An image file as uint8 ``(H, W, 3)`` or, where it is grey, ``(H, W)``.
+    """An image file as a viewer shows it, uint8 ``(H, W, 3)`` or, where it is grey, ``(H, W)``.
 
     Raises:
-        UserError: missing, no image, too large, or one with transparency or more than 8 bits.
+        UserError: missing, no image, too large, or one with transparency or more than 8 bits; see `lib.vision.images`.
     """
-    from PIL import Image, UnidentifiedImageError
+    from lib.vision import images
 
-    from lib.errors import explain_os_error
-
-    try:
-        with Image.open(path) as picture:
-            check_size(*picture.size)
-            if picture.mode in ("L", "1"):
-                return np.array(picture.convert("L"))
-            if picture.mode not in ("RGB", "P", "YCbCr", "CMYK") or "transparency" in picture.info:
-                raise UserError(f"{path} has mode {picture.mode}: the codec takes 8-bit grey and RGB; convert it first")
-            return np.array(picture.convert("RGB"))
-    except (UnidentifiedImageError, SyntaxError):  # Pillow reports some broken PNG files as the latter
-        raise UserError(f"{path} is no image that can be read; give a PNG, JPEG, TIFF or WebP file") from None
-    except OSError as error:
-        if error.errno is None:
-            raise UserError(f"{path} is damaged ({error}); give a whole image file") from None
-        raise explain_os_error(error, path, "read") from None
+    image = images.read(path, most=MAX_PIXELS).pixels
+    check_size(image.shape[1], image.shape[0])
+    return image

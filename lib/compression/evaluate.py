@@ -11,10 +11,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from lib import metrics
 from lib.compression.baselines import Baseline
 from lib.compression.bitstream import unpack
 from lib.compression.codec import Codec
+from lib.vision import metrics
 
 LOSSLESS = 100.0  # dB: what identical images count as, since means need a number
 
@@ -181,7 +181,8 @@ def reencoding(codec: Codec, images: Images, qualities: Iterable[float], most: i
                 drift = max(drift, abs(_psnr(image, current) - psnr))
             changed = 0
             if last is not data and not header.lossless:
-                changed = int(sum((a != b).sum() for a, b in zip(codec.symbols(data), codec.symbols(last), strict=True)))
+                both = zip(codec.symbols(data), codec.symbols(last), strict=True)
+                changed = int(sum((a != b).sum() for a, b in both))
             row = {"quality": quality, "image": name, "stable": header.stable, "same": same, "symbols": changed}
             row |= {"drift": drift, "bytes": len(data), "psnr": psnr, "one pass bytes": len(plain)}
             row |= {"one pass psnr": _psnr(image, codec.decompress(plain)), "one pass seconds": first - start}
@@ -193,28 +194,48 @@ def _psnr(image: np.ndarray, decoded: np.ndarray) -> float:
     return min(LOSSLESS, float(metrics.psnr(to_tensor(image), to_tensor(decoded))))
 
 
-def intervals(
-    points: pd.DataFrame, anchor: str, test: str, low: float, high: float, seed: int = 0, rounds: int = 1000
-) -> tuple[float, float, float]:
-    """BD-rate of ``test`` against ``anchor`` (rows of `rate_distortion`), and its 95 % interval: images drawn with
-    replacement, the curves averaged over each draw."""
-    both = points[points["codec"].isin([anchor, test])]
-    images = sorted(set(both[both["codec"] == anchor]["image"]) & set(both[both["codec"] == test]["image"]))
-    tables = {}
-    for name in (anchor, test):
-        part = both[both["codec"] == name]
-        tables[name] = [
-            part.pivot(index="quality", columns="image", values=value)[images].to_numpy() for value in ("bpp", "psnr")
-        ]
+def quality_at(codec: Baseline, image: np.ndarray, psnr: float, steps: int = 7) -> float:
+    """The quality, between the codec's lowest and highest, at which ``image`` comes nearest to ``psnr`` dB.
 
-    def rate(index: np.ndarray) -> float:
-        curves = [pd.DataFrame({"bpp": b[:, index].mean(1), "psnr": p[:, index].mean(1)}) for b, p in tables.values()]
-        return bd_rate(curves[0], curves[1], low, high)
+    Whole numbers where all of the codec's qualities are, as those of JPEG or of a list of models.
+    """
+    whole = all(float(quality).is_integer() for quality in codec.qualities) and codec.name != "flow codec"
+    low, high = codec.qualities[0], codec.qualities[-1]  # from the lowest rate to the highest, numbers may fall
+    tried: dict[float, float] = {}
+    for step in range(steps):
+        quality = (low, high)[step] if step < 2 else (low + high) / 2
+        quality = float(round(quality)) if whole else quality
+        if quality in tried:
+            break
+        tried[quality] = _psnr(image, codec.decode(codec.encode(image, quality)))
+        if step >= 2:
+            low, high = (quality, high) if tried[quality] < psnr else (low, quality)
+    return min(tried, key=lambda quality: abs(tried[quality] - psnr))
 
-    whole = rate(np.arange(len(images)))
-    rng = np.random.default_rng(seed)
-    drawn = [rate(rng.integers(0, len(images), len(images))) for _ in range(rounds)]
-    return whole, *(float(value) for value in np.percentile(drawn, [2.5, 97.5]))
+
+def curves_of(points: pd.DataFrame, codecs: Iterable[str]) -> tuple[np.ndarray, list[str]]:
+    """Curves image by image, for resampling: ``(images, codecs, qualities, [bpp, psnr])``, NaN where a codec has fewer
+    qualities; and the images, those that all codecs were measured on."""
+    parts = [points[points["codec"] == name] for name in codecs]
+    images = sorted(set.intersection(*(set(part["image"]) for part in parts)))
+    length = max(part["quality"].nunique() for part in parts)
+    found = np.full((len(images), len(parts), length, 2), np.nan)
+    for number, part in enumerate(parts):
+        for column, value in enumerate(("bpp", "psnr")):
+            table = part.pivot(index="image", columns="quality", values=value).loc[images].to_numpy()
+            found[:, number, : table.shape[1], column] = table
+    return found, images
+
+
+def bd_rate_of(curves: np.ndarray, low: float, high: float) -> float:
+    """`bd_rate` of the second codec against the first: `curves_of` some images."""
+    anchor, test = (pd.DataFrame(curve, columns=["bpp", "psnr"]).dropna() for curve in curves.mean(0))
+    return bd_rate(anchor, test, low, high)
+
+
+def bd_rate_to(curves: np.ndarray, anchor: pd.DataFrame, low: float, high: float) -> float:
+    """`bd_rate` of `curves_of` one codec against a published curve."""
+    return bd_rate(anchor, pd.DataFrame(curves.mean(0)[0], columns=["bpp", "psnr"]).dropna(), low, high)
 
 
 def progressive(codec: Codec, data: bytes, image: np.ndarray) -> list[dict[str, Any]]:

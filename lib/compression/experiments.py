@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from lib import data
 from lib.compression.config import ChapterConfig, CodecConfig, LearnedConfig
 from lib.compression.model import FlowCodec
-from lib.crops import Crops, turned
 from lib.training import Task, task
+from lib.vision.crops import Crops, turned
 
 VALIDATION_STEPS = (2.0, 8.0, 32.0)  # grey levels
 
