@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +12,10 @@ import torch
 
 from lib.faces import people
 from lib.faces.align import hull_mask, hull_points
-from lib.faces.baselines import Warp
 from lib.faces.comb import Comb, side
-from lib.faces.composite import CHOSEN, METHODS, SHARPNESS, composite, sharpen
+from lib.faces.composite import CHOSEN, METHODS, composite
 from lib.faces.detect import DlibDetector, crop_landmarks, track
+from lib.faces.expression import REGIONS, SUMS, change_sums, cosine, gain, region_mask
 from lib.faces.measures import (
     contrast_error,
     embedding,
@@ -30,25 +29,10 @@ from lib.faces.measures import (
 )
 from lib.faces.people import Faces
 from lib.faces.stabilise import carry, smooth
+from lib.faces.truth import Method, Plain, Truth, answer, infer, truth
 
 if TYPE_CHECKING:
     from lib.faces.pipeline import Swapper
-
-
-def infer(network: Comb, crops: np.ndarray, identity: str, batch: int = 16, sharpness: float = SHARPNESS) -> np.ndarray:
-    """The network's faces of one identity, float32 ``(T, N, N, 3)`` in 0..1, for crops uint8 ``(T, N, N, 3)``.
-
-    They are sharpened (`lib.faces.composite.sharpen`); with ``sharpness`` 0 they are what the network says.
-    """
-    device = next(network.parameters()).device
-    found = []
-    with torch.inference_mode():
-        for start in range(0, len(crops), batch):
-            part = torch.from_numpy(np.ascontiguousarray(crops[start : start + batch])).to(device)
-            images = part.permute(0, 3, 1, 2).float().div(255).contiguous(memory_format=torch.channels_last)
-            shown = network(images, identity).float().permute(0, 2, 3, 1).cpu().numpy()
-            found += [sharpen(face, sharpness) for face in shown]
-    return np.stack(found)
 
 
 def inside(x: np.ndarray, y: np.ndarray, mask: np.ndarray) -> dict[str, float]:
@@ -95,28 +79,38 @@ def between_people(network: Comb, faces: Mapping[str, Faces]) -> float:
     return float(torch.stack([code.mean(0) for code in codes]).var(0, correction=0).sum() / within)
 
 
-@dataclasses.dataclass(frozen=True)
-class Truth:
-    """One exact swap, in crops of N pixels.
+def change_row(each: Truth, shown: np.ndarray, calm: np.ndarray) -> dict[str, float]:
+    """`lib.faces.expression.SUMS` of every region, as ``<region>_<sum>``.
 
-    Attributes:
-        target: the crop that the network sees, uint8 ``(N, N, 3)``.
-        target_landmarks: float32 ``(68, 2)`` in it.
-        source: the other person in the same shot, aligned by the own landmarks: what the network is to answer.
-        source_landmarks: float32 ``(68, 2)`` in that.
+    Args:
+        each: one frame, rendered with ``rest``.
+        shown, calm: the answers to it and to its rest, float ``(N, N, 3)`` in 0..1.
     """
+    wanted = (each.source.astype(np.float32) - each.rest.source) / 255
+    row = {}
+    for region in REGIONS:
+        both = [region_mask(part.source_landmarks, len(wanted), region) for part in (each, each.rest)]
+        sums = change_sums(wanted, shown - calm, both[0] | both[1])
+        row |= {f"{region}_{name}": value for name, value in sums.items()}
+    return row
 
-    target: np.ndarray
-    target_landmarks: np.ndarray
-    source: np.ndarray
-    source_landmarks: np.ndarray
+
+def gains(table: pd.DataFrame) -> dict[str, float]:
+    """Gain and cosine of every region over all rows of `change_row`, as ``gain_<region>`` and ``cosine_<region>``."""
+    found = {}
+    for region in REGIONS:
+        sums = table[[f"{region}_{name}" for name in SUMS]].set_axis(SUMS, axis=1)
+        found |= {f"gain_{region}": gain(sums), f"cosine_{region}": cosine(sums)}
+    return found
 
 
-def truth(target: str, source: str, shot: people.Shot, side: int) -> Truth:
-    """Render one shot with both people. Expression, pose, light, camera and background are the same."""
-    size = min(2048, people.SHOWN * side)
-    crops = [people.rendered_crop(shot.render(name, size, supersample=1), side) for name in (target, source)]
-    return Truth(*crops[0][:2], *crops[1][:2])
+def performance(network: Comb, frames: Mapping[tuple[str, str], Sequence[Truth]]) -> dict[str, float]:
+    """`gains` of the network's answers, not sharpened, for frames of (target, source) that have a ``rest``."""
+    rows, plain = [], Plain(network)
+    for (_, source), found in frames.items():
+        pairs = zip(plain(found, source), plain([each.rest for each in found], source), strict=True)
+        rows += [change_row(each, *both) for each, both in zip(found, pairs, strict=True)]
+    return gains(pd.DataFrame(rows))
 
 
 def swap_truth(network: Comb, pairs: Iterable[tuple[str, str]], frames: int) -> dict[str, float]:
@@ -143,31 +137,6 @@ def mean_embedding(faces: Faces) -> np.ndarray:
 def known_frames(frames: int) -> int:
     """How many frames say whose face is whose, where ``frames`` of a performance are measured."""
     return min(20, 2 * frames)
-
-
-@dataclasses.dataclass(frozen=True)
-class Plain:
-    """A network whose faces are not sharpened, as a method of `swap_table`."""
-
-    network: Comb
-
-    @property
-    def identities(self) -> tuple[str, ...]:
-        """Whose face can be shown."""
-        return self.network.identities
-
-    def __call__(self, frames: Sequence[Truth], source: str) -> np.ndarray:
-        return infer(self.network, np.stack([each.target for each in frames]), source, sharpness=0)
-
-
-Method = Comb | Plain | Warp
-
-
-def answer(method: Method, frames: Sequence[Truth], source: str) -> np.ndarray:
-    """What a network or a baseline shows for the targets of ``frames``: float32 ``(T, N, N, 3)`` in 0..1."""
-    if isinstance(method, Comb):
-        return infer(method, np.stack([each.target for each in frames]), source)
-    return method(frames, source)
 
 
 def swap_table(

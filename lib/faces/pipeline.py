@@ -22,7 +22,7 @@ from lib.faces.align import align, hull_mask
 from lib.faces.comb import Comb, side
 from lib.faces.composite import CHOSEN, METHODS, SHARPNESS, composite
 from lib.faces.detect import Choice, Detector, DlibDetector, Track, track
-from lib.faces.evaluate import infer
+from lib.faces.truth import infer
 
 LABEL = "synthetic face"
 STAGES = ("read", "detect", "align", "network", "composite", "paste", "write")

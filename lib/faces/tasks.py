@@ -16,12 +16,16 @@ from lib.errors import UserError
 from lib.faces import people
 from lib.faces.align import hull_mask
 from lib.faces.comb import Comb, growth, side
-from lib.faces.config import ChapterConfig, CombConfig
+from lib.faces.config import ChapterConfig, CombConfig, WeightedConfig
+from lib.faces.expression import region_mask
 from lib.faces.people import Faces
+from lib.faces.truth import Truth, truth
 from lib.training import Task
 
 _MEANS_RATE = 0.03  # of a person's running mean code, a batch; from 0.1 on, chance moves the codes and blurs faces
 _SMALLEST_SSIM = 16  # pixels; smaller pictures are enlarged for it
+WEIGHED = ("eyes", "mouth")
+"""Regions of `WeightedTask`, named as in its configuration and in `lib.faces.expression.REGIONS`."""
 
 
 @functools.lru_cache(maxsize=32)
@@ -48,19 +52,33 @@ def ssim_map(x: Tensor, y: Tensor) -> Tensor:
     return found.mean(1, keepdim=True)
 
 
-def masked_loss(output: Tensor, truth: Tensor, mask: Tensor, l1: float) -> tuple[Tensor, Tensor]:
+def masked_loss(
+    output: Tensor, truth: Tensor, mask: Tensor, l1: float, weight: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """1 - SSIM + l1 * |difference| inside the mask, both averaged over it, and that SSIM; all in float32.
 
-    Both images are multiplied by the mask first, so that nothing outside counts. mask: (N, 1, H, W) in 0..1.
+    Both images are multiplied by the mask first, so that nothing outside counts.
+
+    Args:
+        output, truth: (N, 3, H, W) in 0..1.
+        mask: (N, 1, H, W) in 0..1.
+        l1: weight of the absolute error.
+        weight: of every pixel inside the mask, like it; default 1 everywhere.
     """
     output, truth = output.float() * mask, truth.float() * mask
-    area = mask.sum().clamp_min(1)
-    absolute = ((output - truth).abs() * mask).sum() / (3 * area)
+    mask = mask if weight is None else mask * weight
+    absolute = ((output - truth).abs() * mask).sum() / (3 * mask.sum().clamp_min(1))
     if output.shape[-1] < _SMALLEST_SSIM:
         output, truth, mask = (F.interpolate(part, _SMALLEST_SSIM, mode="nearest") for part in (output, truth, mask))
-        area = mask.sum().clamp_min(1)
-    similarity = (ssim_map(output, truth) * mask).sum() / area
+    similarity = (ssim_map(output, truth) * mask).sum() / mask.sum().clamp_min(1)
     return 1 - similarity + l1 * absolute, similarity.detach()
+
+
+@functools.lru_cache(maxsize=64)
+def held_truths(target: str, source: str, count: int, side: int) -> tuple[Truth, ...]:
+    """Exact swaps with their rest, of the target's validation performance: not trained on, and not the test's."""
+    shots = people.shots(people.training_seed(target, "validation"), 4 * count, people.STRIDE, people.TAKE)
+    return tuple(truth(target, source, shot, side, rest=True) for shot in shots[:: people.TAKE])
 
 
 class CombTask(Task):
@@ -114,7 +132,10 @@ class CombTask(Task):
         return self.names[step % len(self.names)]
 
     def batch(self, step: int, rank: int = 0, world_size: int = 1) -> tuple[Tensor, Tensor, Tensor]:
-        """Inputs (B, 3, S, S), clean targets and masks (B, 1, S, S) of one person, at the level of this step."""
+        """Inputs (B, 3, S, S), clean targets and masks (B, 1 or more, S, S) of one person, at the level of this step.
+
+        The first mask is the face; what follows are those regions that a subclass weighs.
+        """
         name, (level, _) = self.identity_of(step), growth(step, self.config.steps, self.config.fade)
         images, masks = self.images[name], self.masks[name]
         chosen = self.indices(len(images), step // len(self.names), rank, world_size)
@@ -162,7 +183,7 @@ class CombTask(Task):
             targets = beta * targets + (1 - beta) * coarse
         code = self.model.encode(inputs, level, beta)
         output = self.model.decode(code, self.identity_of(step), level, beta)
-        loss, similarity = masked_loss(output, targets, masks, self.config.l1)
+        loss, similarity = masked_loss(output, targets, masks[:, :1], self.config.l1, self.weight(masks, step))
         metrics = {"ssim": similarity, "level": float(level), "beta": float(beta)}
         if self.config.matching:
             apart, metrics["between"] = self._apart(code.float(), step)
@@ -171,6 +192,10 @@ class CombTask(Task):
         last = level == len(self.config.steps) - 1
         if step + 1 == (self.config.train.steps if last else sum(self.config.steps[: level + 1])):
             self._keep_strip(level)
+
+    def weight(self, masks: Tensor, step: int) -> Tensor | None:
+        """Weight (B, 1, S, S) of every pixel in the loss; None: 1 everywhere."""
+        return None
 
     def _apart(self, code: Tensor, step: int) -> tuple[Tensor, Tensor]:
         """How far this person's mean code lies from everybody's, and what share of the variance is between people.
@@ -220,6 +245,45 @@ class CombTask(Task):
         metrics = {f"{key}_reconstruction": value for key, value in reconstruction(self.model, held).items()}
         pairs = list(zip(self.names, (*self.names[1:], self.names[0]), strict=True))
         return metrics | {f"{key}_swap": value for key, value in swap_truth(self.model, pairs, count).items()}
+
+
+class WeightedTask(CombTask):
+    """The comb with a loss that weighs the eyes and the mouth: few pixels, which carry most of a performance.
+
+    In its log stand the gains of the performance (`lib.faces.evaluate.performance`) of swaps and of reconstructions.
+    """
+
+    config: WeightedConfig
+
+    def setup_data(self, device: torch.device) -> None:
+        super().setup_data(device)
+        size = self.config.side
+        for name in self.names:
+            regions = [[region_mask(p, size, part) for part in WEIGHED] for p in self.found[name].landmarks]
+            inside = torch.from_numpy(np.array(regions)).to(torch.uint8) * 255
+            self.masks[name] = torch.cat([self.masks[name], inside], 1)
+
+    def weight(self, masks: Tensor, step: int) -> Tensor:
+        """1 plus what each of `WEIGHED` adds at this step."""
+        done = step / max(1, self.config.train.steps - 1)
+        weight = torch.ones_like(masks[:, :1])
+        for row, part in enumerate(WEIGHED, 1):
+            first, last = getattr(self.config, part)
+            weight = weight + (first + done * (last - first) - 1) * masks[:, row : row + 1]
+        return weight
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """As for the comb; and gain and cosine of every region in swaps and reconstructions, of validation frames."""
+        from lib.faces.evaluate import performance
+
+        names, count = self.names, min(self.chapter.test_frames, 6)
+        found = super().validate()
+        for title, shift in (("swap", 1), ("reconstruction", 0)):
+            pairs = [(name, names[(k + shift) % len(names)]) for k, name in enumerate(names)]
+            frames = {pair: held_truths(*pair, count, self.config.side) for pair in pairs}
+            found |= {f"{key}_{title}": value for key, value in performance(self.model, frames).items()}
+        return found
 
 
 class LateTask(CombTask):
@@ -284,6 +348,7 @@ LATE = "random-5"
 """Who is added later: a rendered person whom the comb was not trained on."""
 MODELS = (
     "comb",
+    "wide",
     "real",
     "direct",
     *(f"{kind}_{index}" for kind in ("pair", "twin") for index in range(PAIRS)),
@@ -291,7 +356,8 @@ MODELS = (
     "unmatched",
     "late",
 )
-"""``comb``: all rendered people. ``real``: the real people. ``direct``: all rendered people without growing, for as
+"""``comb``: all rendered people. ``wide``: the same with twice the width and weights on eyes and mouth,
+trained long. ``real``: the real people. ``direct``: all rendered people without growing, for as
 long. ``pair_k``: a comb of two people only, the same frames of them, each of them seen as often. ``twin_k``: two whole
 decoders behind one encoder, not grown and codes not matched, for as long as a pair: the networks of the deepfakes line.
 ``matched``, ``unmatched``: the comb for a short time, with and without matching codes. ``late``: somebody who is added
@@ -303,6 +369,8 @@ def make(model: str, chapter: ChapterConfig, seed: int) -> CombTask:
     config, names, share, update = chapter.comb, chapter.people, 1.0, {}
     whole = (0.0,) * (len(config.widths) - 1) + (1.0,)
     kind, _, index = model.partition("_")
+    if kind == "wide":
+        return WeightedTask("faces.wide", chapter.wide, chapter, names, False, seed)
     if kind == "real":
         names, share = people.real_names(chapter.real), chapter.real_share
     elif kind == "late":
