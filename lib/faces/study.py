@@ -371,7 +371,7 @@ class Study(studies.Models):
         """Frames of the real people that the network was not trained on."""
         settings = self.settings
         found = people.real(settings.real, self.size, settings.boxes, settings.window)
-        return {n: Faces(f.images[people.seen(f) :], f.landmarks[people.seen(f) :]) for n, f in found.items()}
+        return {name: people.split(faces)[1] for name, faces in found.items()}
 
     def real_swaps(self, **options) -> pd.DataFrame:
         """`evaluate.real_table` on frames that were not trained on."""

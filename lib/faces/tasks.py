@@ -18,7 +18,6 @@ from lib.faces.align import hull_mask
 from lib.faces.comb import Comb, growth, side
 from lib.faces.config import ChapterConfig, CombConfig, WeightedConfig
 from lib.faces.expression import region_mask
-from lib.faces.people import Faces
 from lib.faces.truth import Truth, truth
 from lib.training import Task
 
@@ -105,27 +104,28 @@ class CombTask(Task):
 
     def data_identity(self) -> dict[str, str]:
         if self.real and self.chapter.real == "rendered":
-            return people.identity(self.names, people.STAND_IN_FRAMES, self.config.side)
+            found = people.identity(self.names, people.STAND_IN_FRAMES, self.config.side)
+            return found | {"split": people.SPLIT}
         if self.real:
             tracking = f"boxes {self.chapter.boxes}, window {self.chapter.window}, recipe {people.RECIPE}"
-            return {self.chapter.real: data.identity(self.chapter.real), "faces": tracking}
+            return {self.chapter.real: data.identity(self.chapter.real), "faces": tracking, "split": people.SPLIT}
         return people.identity(self.names, self.chapter.frames, self.config.side)
 
     def setup_data(self, device: torch.device) -> None:
         size = self.config.side
         if self.real:
             found = people.real(self.chapter.real, size, self.chapter.boxes, self.chapter.window)
+            parts = {name: people.split(faces) for name, faces in found.items()}
+            self.found, self.held = ({name: part[k] for name, part in parts.items()} for k in range(2))
         else:
-            found = people.rendered(self.names, self.chapter.frames, size)
+            self.found = people.rendered(self.names, self.chapter.frames, size)
         self.images, self.masks = {}, {}
         for name in self.names:
-            faces = found[name]
-            keep = people.seen(faces) if self.real else len(faces.images)
-            self.images[name] = torch.from_numpy(faces.images[:keep]).permute(0, 3, 1, 2).contiguous()
+            faces = self.found[name]
+            self.images[name] = torch.from_numpy(faces.images).permute(0, 3, 1, 2).contiguous()
             # a margin round the hull: compositing blends across its edge
-            masks = [hull_mask(points, size, grow=0.06 * size, soft=0.01 * size) for points in faces.landmarks[:keep]]
+            masks = [hull_mask(points, size, grow=0.06 * size, soft=0.01 * size) for points in faces.landmarks]
             self.masks[name] = (torch.from_numpy(np.stack(masks))[:, None] * 255).round().to(torch.uint8)
-        self.found = found
 
     def identity_of(self, step: int) -> str:
         """Whose turn it is."""
@@ -237,9 +237,7 @@ class CombTask(Task):
         from lib.faces.evaluate import reconstruction, swap_truth
 
         if self.real:
-            cut = {name: people.seen(faces) for name, faces in self.found.items()}
-            held = {name: Faces(f.images[cut[name] :], f.landmarks[cut[name] :]) for name, f in self.found.items()}
-            return {f"{key}_reconstruction": value for key, value in reconstruction(self.model, held).items()}
+            return {f"{key}_reconstruction": value for key, value in reconstruction(self.model, self.held).items()}
         count = min(self.chapter.test_frames, 10)
         held = people.rendered(self.names, count, self.config.side, "validation", progress=False)
         metrics = {f"{key}_reconstruction": value for key, value in reconstruction(self.model, held).items()}
@@ -279,6 +277,8 @@ class WeightedTask(CombTask):
 
         names, count = self.names, min(self.chapter.test_frames, 6)
         found = super().validate()
+        if self.real:  # who has no exact truth
+            return found
         for title, shift in (("swap", 1), ("reconstruction", 0)):
             pairs = [(name, names[(k + shift) % len(names)]) for k, name in enumerate(names)]
             frames = {pair: held_truths(*pair, count, self.config.side) for pair in pairs}
@@ -366,14 +366,12 @@ to the comb."""
 
 def make(model: str, chapter: ChapterConfig, seed: int) -> CombTask:
     """The task of one of `MODELS`, freshly initialised from ``seed``."""
+    if model in ("wide", "real"):
+        return _weighted(model, chapter, seed)
     config, names, share, update = chapter.comb, chapter.people, 1.0, {}
     whole = (0.0,) * (len(config.widths) - 1) + (1.0,)
     kind, _, index = model.partition("_")
-    if kind == "wide":
-        return WeightedTask("faces.wide", chapter.wide, chapter, names, False, seed)
-    if kind == "real":
-        names, share = people.real_names(chapter.real), chapter.real_share
-    elif kind == "late":
+    if kind == "late":
         share, update = chapter.late_share, {"growth": whole, "matching": 0.0}
     elif kind == "direct":
         share, update = chapter.direct_share, {"growth": whole}
@@ -389,4 +387,17 @@ def make(model: str, chapter: ChapterConfig, seed: int) -> CombTask:
     config = config.model_copy(update=update | {"train": train})
     if kind == "late":
         return LateTask(config, chapter, seed)
-    return CombTask(f"faces.{model}", config, chapter, names, kind == "real", seed)
+    return CombTask(f"faces.{model}", config, chapter, names, False, seed)
+
+
+def _weighted(model: str, chapter: ChapterConfig, seed: int) -> WeightedTask:
+    """The tasks with weights on eyes and mouth: ``wide`` and ``real``."""
+    if model == "wide":
+        return WeightedTask("faces.wide", chapter.wide, chapter, chapter.people, False, seed)
+    steps = max(1, round(chapter.real_share * chapter.comb.train.steps))
+    train = chapter.comb.train.model_copy(update={"steps": steps})
+    fields = {name: getattr(chapter.comb, name) for name in CombConfig.model_fields} | {"train": train}
+    weights = {part: getattr(chapter.wide, part) for part in WEIGHED}
+    return WeightedTask(
+        "faces.real", WeightedConfig(**fields, **weights), chapter, people.real_names(chapter.real), True, seed
+    )
