@@ -8,15 +8,17 @@ import pandas as pd
 import pytest
 import torch
 
-from lib import paths, training
-from lib.data import actors
+from lib import metrics, paths, training
+from lib.data import DataError, actors, fetch
 from lib.errors import UserError
-from lib.faces import evaluate, expression, people
+from lib.faces import evaluate, expression, facenet, people, real
 from lib.faces.align import template
 from lib.faces.comb import Comb
 from lib.faces.truth import NULLS, answer, nulls, truth
 
 SIDE = 64
+PUBLISHED = [-0.038149, 0.050283, 0.075256, -0.043848]
+"""First numbers of a ramp of grey by the original graph of FaceNet, read by OpenCV 4.6."""
 POSE = actors.Pose(yaw=6)
 
 
@@ -165,3 +167,80 @@ def test_a_network_that_ignores_its_input_has_no_gain(frames):
     for parameter in network.encoder.second[0].parameters():  # the code is the same for every face
         torch.nn.init.zeros_(parameter)
     assert all(value == 0 for value in evaluate.performance(network, {("alma", "hugo"): frames}).values())
+
+
+# --------------------------------------------------------------------------------------------------------------- tables
+
+
+def pictures_of(names, *_, **__) -> dict[str, people.Faces]:
+    """Two frames of everybody, rendered here."""
+    found = {}
+    for name in names:
+        crops = [people.rendered_crop(each.render(name, 128, 1), 32)[:2] for each in people.shots(1, 2)]
+        found[name] = people.Faces(*(np.stack(part) for part in zip(*crops, strict=True)))
+    return found
+
+
+@pytest.fixture
+def judges(monkeypatch):
+    """Judges that need no weights: the mean colour, and where the landmarks lie."""
+    found = {"dlib": lambda image, _: image.mean((0, 1)) / 255, "facenet": lambda _, points: points[:27].ravel()}
+    monkeypatch.setattr(evaluate, "JUDGES", found)
+    monkeypatch.setattr(metrics, "Lpips", lambda: lambda a, b: (a - b).abs().mean().reshape(1))
+    monkeypatch.setattr(people, "rendered", pictures_of)
+
+
+def test_every_table_of_swaps_has_methods_that_do_nothing(judges):
+    pictures = pictures_of(["alma", "hugo"])
+    methods = {"comb": Comb(["alma", "hugo"], (8, 8, 8, 8), 6), "other": Comb(["dayo"], (8, 8, 8, 8), 6)}
+    table = evaluate.swap_table(methods | nulls(pictures), [("alma", "hugo"), ("hugo", "alma")], 2, 32, 2, ["emi"])
+    assert list(dict.fromkeys(table["method"])) == ["comb", *NULLS]
+    assert np.isfinite(table.drop(columns=["method", "target", "source"])).all().all()
+    by = table.groupby("method")
+    assert by["ssim"].mean()["unmoved"] > by["ssim"].mean()["unswapped"]
+    found = {name: evaluate.gains(rows) | {"temporal": expression.temporal_error(rows)} for name, rows in by}
+    assert found["unmoved"]["gain_eyes"] == 0 == found["still"]["gain_mouth"]
+    assert found["still"]["temporal"] == pytest.approx(1)
+
+
+def test_identity_is_retrieved_among_everybody(judges):
+    known = evaluate.gallery(pictures_of(["alma", "hugo", "dayo"]))
+    faces = pictures_of(["dayo"])["dayo"]
+    row = evaluate.identity_row(faces.images[0], faces.landmarks[0], "dayo", known)
+    assert row["dlib_own"] > row["dlib_other"] and row["facenet_own"] > row["facenet_other"]
+    row = evaluate.identity_row(faces.images[0], faces.landmarks[0], "hugo", known)
+    assert row["dlib_own"] < row["dlib_other"] and row["facenet_own"] < row["facenet_other"]
+
+
+def test_real_people_are_held_out_where_they_speak():
+    faces = people.Faces(np.arange(75)[:, None, None, None] * np.ones((1, 2, 2, 3)), np.zeros((75, 68, 2)))
+    seen, held = (set(part.images[:, 0, 0, 0].astype(int)) for part in people.split(faces))
+    assert held == set(range(30, 45)) and not seen & held
+    assert min(abs(a - b) for a in seen for b in held) > 3
+
+
+def test_real_people_are_measured_beside_those_who_do_nothing(judges):
+    pictures = pictures_of(["alma", "hugo"])
+    network = Comb(["alma", "hugo"], (8, 8, 8, 8), 6)
+    table = real.real_table(network, {"one": ("alma", pictures["alma"])}, pictures, evaluate.gallery(pictures))
+    assert list(dict.fromkeys(table["method"])) == list(real.METHODS)
+    unswapped = table[table["method"] == "unswapped"]
+    assert (unswapped["mouth_width"] == unswapped["mouth_width_truth"]).all()
+    assert (unswapped["dlib_own"] < unswapped["dlib_other"]).all()
+
+
+def test_facenet_is_the_network_that_was_published():
+    try:
+        fetch("facenet", progress=False)
+    except DataError as error:
+        pytest.skip(f"the weights cannot be had here: {error}")
+    found = {}
+    for name in ("alma", "dayo"):
+        for turn in (0, 8):
+            shown = actors.render(name, {}, actors.Pose(yaw=turn), size=160, background=turn)
+            found[name, turn] = facenet.embedding(shown.image, shown.landmarks)
+    assert np.linalg.norm(found["alma", 0]) == pytest.approx(1, abs=1e-5)
+    assert min(found[n, 0] @ found[n, 8] for n in ("alma", "dayo")) > found["alma", 0] @ found["dayo", 0] + 0.1
+    # what OpenCV 4.6 gives for the original graph
+    ramp = torch.linspace(0, 1, 160).expand(1, 3, 160, 160) * torch.tensor([1.0, 0.5, 0.25])[:, None, None]
+    assert facenet.network()(ramp)[0, :4].tolist() == pytest.approx(PUBLISHED, abs=1e-4)

@@ -1,38 +1,31 @@
-"""What is measured: reconstruction, swaps against their exact truth, compositing, real people, stability."""
+"""What is measured of rendered people: reconstruction, swaps against their exact truth, compositing."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-import cv2
 import numpy as np
 import pandas as pd
 import torch
 
-from lib.faces import people
-from lib.faces.align import hull_mask, hull_points
+from lib.faces import facenet, measures, people
+from lib.faces.align import hull_mask
 from lib.faces.comb import Comb, side
-from lib.faces.composite import CHOSEN, METHODS, composite
-from lib.faces.detect import DlibDetector, crop_landmarks, track
-from lib.faces.expression import REGIONS, SUMS, change_sums, cosine, gain, region_mask
-from lib.faces.measures import (
-    contrast_error,
-    embedding,
-    expression_error,
-    flicker,
-    identity_similarity,
-    jitter,
-    landmark_error,
-    light_error,
-    seam,
+from lib.faces.composite import METHODS, composite
+from lib.faces.detect import crop_landmarks
+from lib.faces.expression import (
+    REGIONS,
+    SUMS,
+    change_sums,
+    cosine,
+    gain,
+    openings,
+    region_mask,
+    temporal_sums,
 )
+from lib.faces.measures import contrast_error, identity_similarity, light_error, seam
 from lib.faces.people import Faces
-from lib.faces.stabilise import carry, smooth
 from lib.faces.truth import Method, Plain, Truth, answer, infer, truth
-
-if TYPE_CHECKING:
-    from lib.faces.pipeline import Swapper
 
 
 def inside(x: np.ndarray, y: np.ndarray, mask: np.ndarray) -> dict[str, float]:
@@ -128,15 +121,46 @@ def swap_truth(network: Comb, pairs: Iterable[tuple[str, str]], frames: int) -> 
     return _mean(rows)
 
 
-def mean_embedding(faces: Faces) -> np.ndarray:
-    """The mean face embedding of a person's crops, of unit length, ``(128,)``."""
-    total = np.sum([embedding(image, points) for image, points in zip(faces.images, faces.landmarks, strict=True)], 0)
-    return total / np.linalg.norm(total)
-
-
 def known_frames(frames: int) -> int:
     """How many frames say whose face is whose, where ``frames`` of a performance are measured."""
     return min(20, 2 * frames)
+
+
+JUDGES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "dlib": measures.embedding,
+    "facenet": facenet.embedding,
+}
+"""Who judges identity. dlib's networks also find and follow the faces; FaceNet has no part in the pipeline."""
+
+
+def gallery(cast: Mapping[str, Faces], every: int = 1) -> dict[str, dict[str, np.ndarray]]:
+    """Mean embedding of everybody's faces by each of `JUDGES`, of unit length: judge -> person -> vector."""
+    found = {}
+    for judge, embed in JUDGES.items():
+        found[judge] = {}
+        for name, faces in cast.items():
+            pairs = zip(faces.images[::every], faces.landmarks[::every], strict=True)
+            total = np.sum([embed(image, points) for image, points in pairs], 0)
+            found[judge][name] = total / np.linalg.norm(total)
+    return found
+
+
+def identity_row(
+    image: np.ndarray, landmarks: np.ndarray, source: str, known: Mapping[str, Mapping[str, np.ndarray]]
+) -> dict[str, float]:
+    """Whose face it is among everybody in a `gallery`, by each judge.
+
+    Returns:
+        ``<judge>_own``: cosine with the source; ``<judge>_other``: the highest with anybody else. The swap is
+        retrieved as the source where the first is larger.
+    """
+    row = {}
+    for judge, embed in JUDGES.items():
+        vector = embed(image, landmarks)
+        cosines = {name: identity_similarity(vector, mean) for name, mean in known[judge].items()}
+        row[f"{judge}_own"] = cosines.pop(source)
+        row[f"{judge}_other"] = max(cosines.values())
+    return row
 
 
 def swap_table(
@@ -145,84 +169,88 @@ def swap_table(
     frames: int,
     size: int,
     every: int = 1,
-    compositing: str = CHOSEN,
+    cast: Sequence[str] = (),
 ) -> pd.DataFrame:
     """Every swap of rendered people against its ground truth: one row for each frame, method and pair.
 
     A method is asked only for the pairs whose source it knows.
 
     Args:
-        methods: by name.
+        methods: by name; `lib.faces.truth.nulls` belong to them.
         pairs: (target, source).
         frames: of each target's test performance.
         size: pixels of the crops.
-        every: take each so manieth of those frames only.
-        compositing: how the faces are put into the crops.
+        every: take each so manieth of those frames only (and the one after it, for the change over time).
+        cast: among whom the source is retrieved, beside the people of ``pairs``.
 
     Returns:
-        ``method, target, source, frame``; of the face inside the source's hull ``ssim, psnr, lpips`` and
-        ``expression`` (`landmark_error` in percent of the distance of the eyes); of the composite ``light`` (stops),
-        ``contrast`` and ``seam`` against the target, ``to_source`` and ``to_target`` (cosines of its embedding and
-        the people's mean embeddings), and ``flicker`` of the whole sequence (the same in all its rows; NaN with
-        ``every`` > 1).
+        ``method, target, source, frame``; of the face inside the source's hull ``ssim, psnr, lpips``; of its change
+        by the expression the sums of `change_row`; `lib.faces.expression.OPENINGS` and, as ``<opening>_truth``, those
+        of the truth, read by the same predictor; ``wrong`` and ``change`` of `lib.faces.expression.temporal_sums` from
+        this frame to the next (NaN for the last); and `identity_row` of the composite.
     """
     from lib.metrics import Lpips
 
-    perceptual, rows, known = Lpips(), [], {}
+    pairs, perceptual, rows = list(pairs), Lpips(), []
+    names = dict.fromkeys([*cast, *(name for pair in pairs for name in pair)])
+    known = gallery(people.rendered(list(names), known_frames(frames), size, "validation", False), 2)
     for target, source in pairs:
-        for person in (target, source):
-            if person not in known:
-                seen = people.rendered([person], known_frames(frames), size, "validation", False)
-                known[person] = mean_embedding(seen[person])
-        asked = {name: method for name, method in methods.items() if source in method.identities}
-        found = [truth(target, source, shot, size) for shot in people.test_shots(target, frames)[::every]]
-        wanted = [crop_landmarks(each.source) for each in found]
-        for name, method in asked.items():
-            shown = []
-            for index, (out, each) in enumerate(zip(answer(method, found, source), found, strict=True)):
-                judged, composed = _judge(out, each, perceptual, compositing)
-                shown.append(composed)
-                face = embedding(composed, each.source_landmarks)
-                rows.append(
-                    {"method": name, "target": target, "source": source, "frame": index * every}
-                    | judged
-                    | {"expression": 100 * landmark_error(crop_landmarks(_to8(out)), wanted[index])}
-                    | {"to_source": identity_similarity(face, known[source])}
-                    | {"to_target": identity_similarity(face, known[target])}
-                )
-            value = float("nan")
-            if every == 1 and len(found) > 1:
-                masks = np.stack([hull_mask(each.target_landmarks, size) for each in found])
-                value = flicker(np.stack(shown), np.stack([each.target for each in found]), masks)
-            for row in rows[-len(found) :]:
-                row["flicker"] = value
+        found, following = _clip(target, source, frames, size, every)
+        wanted = [openings(crop_landmarks(each.source)) for each in found]
+        for name, method in methods.items():
+            if source not in method.identities:
+                continue
+            shown, calm = (answer(method, part, source) for part in (found, [each.rest for each in found]))
+            after = answer(method, following, source)
+            for index, each in enumerate(found):
+                row = {"method": name, "target": target, "source": source, "frame": index * every}
+                row |= _likeness(shown[index], each, perceptual)
+                row |= change_row(each, shown[index], calm[index])
+                row |= openings(crop_landmarks(to8(shown[index])))
+                row |= {f"{key}_truth": value for key, value in wanted[index].items()}
+                if index < len(following):
+                    row |= _step((each, following[index]), (shown[index], after[index]))
+                face = composed(shown[index], each)
+                rows.append(row | identity_row(face, each.source_landmarks, source, known))
     return pd.DataFrame(rows)
 
 
-def _to8(image: np.ndarray) -> np.ndarray:
+def _clip(target: str, source: str, frames: int, size: int, every: int) -> tuple[list[Truth], list[Truth]]:
+    """The frames that are measured, with their rest, and those that follow them in the performance."""
+    shots = people.test_shots(target, frames)
+    found = [truth(target, source, shot, size, rest=True) for shot in shots[::every]]
+    if every == 1:
+        return found, found[1:]
+    return found, [truth(target, source, shot, size) for shot in shots[1::every]][: len(found)]
+
+
+def _step(frames: Sequence[Truth], answers: Sequence[np.ndarray]) -> dict[str, float]:
+    """`temporal_sums` from one frame to the next."""
+    pictures = np.stack([each.source for each in frames]).astype(np.float32) / 255
+    hulls = np.stack([hull_mask(each.source_landmarks, len(each.source)) > 0.5 for each in frames])
+    return temporal_sums(np.stack(answers), pictures, hulls)
+
+
+def to8(image: np.ndarray) -> np.ndarray:
+    """Float ``(..., 3)`` in 0..1 as uint8."""
     return np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
 
 
-def _judge(
-    out: np.ndarray, each: Truth, perceptual: torch.nn.Module, compositing: str
-) -> tuple[dict[str, float], np.ndarray]:
-    """Measures of one face, and its composite, uint8 ``(N, N, 3)``."""
-    size = len(out)
-    right, plate = (image.astype(np.float32) / 255 for image in (each.source, each.target))
-    hull = hull_mask(each.source_landmarks, size)
+def _likeness(out: np.ndarray, each: Truth, perceptual: torch.nn.Module) -> dict[str, float]:
+    """SSIM, PSNR and LPIPS of one answer to the truth, inside the source's hull."""
+    right = each.source.astype(np.float32) / 255
+    hull = hull_mask(each.source_landmarks, len(out))
     pair = [
         torch.from_numpy(np.where(hull[..., None] > 0.5, image, right)).permute(2, 0, 1)[None] for image in (out, right)
     ]
     with torch.inference_mode():
-        found = {**inside(out, right, hull), "lpips": float(perceptual(*pair))}
-    mask, core = masks(each.target_landmarks, size)
-    shown = composite(out, plate, mask, compositing)
-    found |= {
-        "light": light_error(shown, plate, core),
-        "contrast": contrast_error(shown, plate, core),
-        "seam": seam(shown, plate, mask),
-    }
-    return found, _to8(shown)
+        return {**inside(out, right, hull), "lpips": float(perceptual(*pair))}
+
+
+def composed(out: np.ndarray, each: Truth) -> np.ndarray:
+    """One answer put into the target's crop, uint8 ``(N, N, 3)``."""
+    mask, _ = masks(each.target_landmarks, len(out))
+    return to8(composite(out, each.target.astype(np.float32) / 255, mask))
 
 
 def masks(landmarks: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -260,105 +288,3 @@ def compositing_table(network: Comb, pairs: Iterable[tuple[str, str]], frames: i
                     }
                 )
     return pd.DataFrame(rows)
-
-
-def real_table(network: Comb, faces: Mapping[str, Faces]) -> pd.DataFrame:
-    """Swaps of real people, who have no ground truth: one row for each frame and pair.
-
-    Args:
-        network: knows everybody in ``faces``.
-        faces: frames of everybody that it was not trained on.
-
-    Returns:
-        ``target, source, frame``, the cosines ``to_source`` and ``to_target`` with both people's mean embeddings,
-        ``expression`` (`lib.faces.measures.expression_error` in percent), ``light``, ``contrast`` and ``seam``.
-    """
-    rows = []
-    known = {name: mean_embedding(each) for name, each in faces.items()}
-    size = side(network.level)
-    # everybody's own face through the own branch and through the same predictor: what a swap's landmarks deviate from
-    found = {name: np.stack([crop_landmarks(image) for image in each.images]) for name, each in faces.items()}
-    means = {
-        name: np.mean([crop_landmarks(_to8(out)) for out in infer(network, each.images, name)], 0)
-        for name, each in faces.items()
-    }
-    for target, source in people.test_pairs(tuple(faces)):
-        mine = faces[target]
-        outputs = infer(network, mine.images, source)
-        moved = np.stack([crop_landmarks(_to8(out)) for out in outputs])
-        expression = expression_error(moved, means[source], found[target], found[target].mean(0))
-        for index, (out, image, points) in enumerate(zip(outputs, mine.images, mine.landmarks, strict=True)):
-            plate = image.astype(np.float32) / 255
-            mask, core = masks(points, size)
-            shown = composite(out, plate, mask)
-            face = embedding(_to8(shown), moved[index])
-            rows.append(
-                {
-                    "target": target,
-                    "source": source,
-                    "frame": index,
-                    "to_source": identity_similarity(face, known[source]),
-                    "to_target": identity_similarity(face, known[target]),
-                    "expression": 100 * expression[index],
-                    "light": light_error(shown, plate, core),
-                    "contrast": contrast_error(shown, plate, core),
-                    "seam": seam(shown, plate, mask),
-                }
-            )
-    return pd.DataFrame(rows)
-
-
-# ---------------------------------------------------------------------------------------------------------- stability
-
-TRACKS = {
-    "raw": "raw",
-    "averaged": "averaged over boxes",
-    "filtered": "averaged, filtered",
-    "carried": "averaged, carried by flow",
-    "both": "averaged, carried, filtered",
-}
-"""Ways to follow a face, and their names in tables."""
-
-
-def tracks(frames: Sequence[np.ndarray], boxes: int, window: int) -> dict[str, np.ndarray]:
-    """Landmarks ``(T, 68, 2)`` of one clip by each of `TRACKS`; NaN where no face was found."""
-    raw = track(frames, DlibDetector(1), "largest", 1).raw
-    averaged = track(frames, DlibDetector(boxes), "largest", 1).raw
-    carried = carry(frames, averaged)
-    return {
-        "raw": raw,
-        "averaged": averaged,
-        "filtered": smooth(averaged, window),
-        "carried": carried,
-        "both": smooth(carried, window),
-    }
-
-
-def stability_rows(
-    swapper: Swapper, clip: str, frames: Sequence[np.ndarray], identity: str, exact: np.ndarray | None = None
-) -> list[dict[str, Any]]:
-    """One row for each of `TRACKS`: ``clip, track, jitter`` (pixels), ``error`` and ``flicker``.
-
-    ``error`` is how far landmarks stray from the exact ones, pixels, each landmark's mean deviation removed (dlib means
-    other points than the renderer); NaN where no exact ones ``(T, 68, 2)`` are given. ``flicker`` is that of the swap
-    to ``identity`` in the face, beyond that of the clip itself.
-    """
-    rows, found = [], tracks(frames, swapper.boxes, swapper.window)
-    present = np.isfinite(found["both"]).all((1, 2))
-    reference = np.stack([frame for frame, here in zip(frames, present, strict=True) if here])
-    height, width = reference.shape[1:3]
-    hulls = []
-    for points in found["both"][present]:
-        mask = np.zeros((height, width), np.uint8)
-        cv2.fillConvexPoly(mask, cv2.convexHull(np.rint(hull_points(points)).astype(np.int32)), 1)
-        hulls.append(mask)
-    for name, points in found.items():
-        points = points[present]
-        shown = np.stack([swapper.swap_frame(f, p, identity) for f, p in zip(reference, points, strict=True)])
-        error = float("nan")
-        if exact is not None:
-            apart = points - exact[present]
-            error = float(np.linalg.norm(apart - apart.mean(0), axis=-1).mean())
-        value = flicker(shown, reference, np.stack(hulls))
-        rows.append({"clip": clip, "track": name, "jitter": jitter(points), "error": error, "flicker": value})
-    return rows
