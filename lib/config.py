@@ -89,6 +89,13 @@ class NotebookParameters(Config):
     device: str = "auto"
     overrides: dict[str, Any] = {}
 
+    @property
+    def variant(self) -> str:
+        """Short name of what decides the results: ``laptop``, ``smoke-seed3-retrain``, ``laptop-1f3b2c4d``."""
+        name = self.preset + (f"-seed{self.seed}" if self.seed else "")
+        name += ("-retrain" if self.retrain else "") + ("-recompute" if self.recompute else "")
+        return name + (f"-{config_hash(self.overrides)[:8]}" if self.overrides else "")
+
 
 ConfigT = TypeVar("ConfigT", bound=Config)
 
@@ -295,7 +302,20 @@ def override(config: ConfigT, changes: Mapping[str, Any]) -> ConfigT:
 
 
 def parameters(**values: Any) -> NotebookParameters:
-    """Check the parameters cell of a notebook: ``parameters(preset=preset, seed=seed, …)``.
+    """Check the parameters cell of a notebook, ``parameters(preset=preset, seed=seed, …)``, and keep its figures apart.
+
+    Figures, tables and claims of this process go to ``runs/figures/<variant>`` from here on (see `paths.keep_apart`).
+
+    Raises:
+        UserError: as `check_parameters`.
+    """
+    checked = check_parameters(**values)
+    paths.keep_apart(checked.variant)
+    return checked
+
+
+def check_parameters(**values: Any) -> NotebookParameters:
+    """The parameters of a notebook, checked.
 
     Raises:
         UserError: unknown parameter, wrong type, unknown preset or device; names the nearest valid name.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -48,6 +49,9 @@ def command_line(main: Callable[[], None]) -> None:
         main()
     except UserError as error:
         fail(error)
+    except BrokenPipeError:  # what read the output has seen enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(141) from None
     except KeyboardInterrupt:
         print("error: interrupted; nothing half-written was kept, run the same command again", file=sys.stderr)
         raise SystemExit(130) from None

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from lib.errors import explain_os_error
+from lib.errors import UserError, explain_os_error
 
 
 def _sync_folder(folder: Path) -> None:
@@ -34,6 +35,17 @@ def partial_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
 
 
+def _mode(path: Path, partial: Path) -> int:
+    """The permissions of the file that ``path`` replaces, else those that the umask gives; makes ``partial``."""
+    partial.touch()
+    if not os.path.lexists(path):
+        return stat.S_IMODE(partial.stat().st_mode)
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if not mode & stat.S_IWUSR:
+        raise UserError(f"{path} is write-protected; choose another name, or make it writable")
+    return mode
+
+
 def write_files(writers: Mapping[Path, Callable[[Path], None]]) -> None:
     """Write several files so that each appears whole or not at all, and none before all of them are on the disk.
 
@@ -48,7 +60,9 @@ def write_files(writers: Mapping[Path, Callable[[Path], None]]) -> None:
         for path, write in writers.items():
             make_folder(path.parent)
             temporary[path] = partial_path(path)
+            mode = _mode(path, temporary[path])
             write(temporary[path])
+            temporary[path].chmod(mode)
             with temporary[path].open("rb+") as file:
                 os.fsync(file.fileno())
         for path, partial in temporary.items():

@@ -1,20 +1,21 @@
-"""What the studies of all chapters share: their trained models by name, and pictures that are stored like tables."""
+"""What studies that are not declared with `lib.store.measure` share; goes with the last of them."""
 
 from __future__ import annotations
 
 import argparse
-import base64
-import io
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-import pandas as pd
-from torch import Tensor, nn
+from torch import nn
 
-from lib.checkpoints import Provenance, task_hash, train_or_load
 from lib.config import nearest
 from lib.errors import UserError, command_parser
+from lib.store.models import train_or_load
+from lib.store.provenance import Provenance
+from lib.store.tables import from_rows, to_images, to_rows
+from lib.store.weights import task_hash
 from lib.training import Task
+
+__all__ = ["Models", "arguments", "chosen", "from_rows", "to_images", "to_rows"]
 
 
 class Models:
@@ -65,31 +66,3 @@ def chosen(known: Sequence[str], wanted: Sequence[str] | None) -> list[str]:
             raise UserError(f"nothing is measured under {name!r}{nearest(name, known)}; known: {', '.join(known)}")
         found += [one for one in meant if one not in found]
     return found
-
-
-def to_images(frames: Tensor) -> np.ndarray:
-    """Frames ``(..., C, H, W)`` in [0, 1] as uint8 ``(..., H, W, 3)``."""
-    frames = frames.movedim(-3, -1)
-    frames = frames.expand(*frames.shape[:-1], 3)
-    return (frames.clamp(0, 1) * 255).round().byte().numpy()
-
-
-def to_rows(images: np.ndarray) -> pd.DataFrame:
-    """Tiles uint8 ``(R, K, H, W, 3)`` as a table with one row a tile: row, column, png (base64)."""
-    from PIL import Image
-
-    rows = []
-    for (row, column), _ in np.ndenumerate(np.empty(images.shape[:2])):
-        buffer = io.BytesIO()
-        Image.fromarray(images[row, column]).save(buffer, "PNG", optimize=True)
-        rows.append({"row": row, "column": column, "png": base64.b64encode(buffer.getvalue()).decode("ascii")})
-    return pd.DataFrame(rows)
-
-
-def from_rows(frame: pd.DataFrame) -> np.ndarray:
-    """The inverse of `to_rows`."""
-    from PIL import Image
-
-    tiles = [np.array(Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")) for png in frame["png"]]
-    shape = (int(frame["row"].max()) + 1, int(frame["column"].max()) + 1)
-    return np.array(tiles).reshape(*shape, *tiles[0].shape)

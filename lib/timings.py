@@ -41,6 +41,16 @@ def collect() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
+def agreements(variant: str | None = None) -> list[str]:
+    """What the last executions said of the figures that lay there before, of all variants or one."""
+    said = []
+    for path in sorted((paths.runs() / "done").glob("*.json")):
+        record = json.loads(path.read_text(encoding="utf-8") or "{}")
+        if variant in (None, record.get("variant")):
+            said += [f"{record['chapter']}: {sentence}" for sentence in record.get("agreement", ())]
+    return said
+
+
 def keep() -> None:
     """Put the collected rows into ``figures/performance/timings.csv``; rows of other chapters and variants stay."""
     path = paths.figures() / "performance" / "timings.csv"
@@ -63,6 +73,8 @@ def main() -> None:
     if arguments:
         table = table[table["variant"] == arguments[0]]
     print(table.to_markdown(index=False) if len(table) else "no chapter was executed to its end")
+    for sentence in agreements(arguments[0] if arguments else None):
+        print(sentence)
 
 
 if __name__ == "__main__":

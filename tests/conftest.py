@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 import time
 import types
 from pathlib import Path
 from typing import Literal
 
+import progress
 import pydantic
 import pytest
 import torch
@@ -18,6 +18,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from lib import config, paths, training
 from lib.errors import command_line
+from lib.store import provenance
 
 PARAMETERS = """\
 config: lib.toy.config:ToyConfig
@@ -29,7 +30,6 @@ laptop:
   <<: *smoke
   width: 4
 """
-MODELS = ("line", "duel", "plain", "conv")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -44,14 +44,26 @@ class Chapters(LoadScopeScheduling):
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        module, _, test = nodeid.partition("::")
-        chapter = re.search(r"\[(\w+)\]$", test) if module.endswith("test_notebooks.py") else None
-        return f"{module} {chapter[1]}" if chapter else module
+        return progress.group(nodeid)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Chapters:
     """What hands the tests out."""
     return Chapters(config, log)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--by-file``: a line for each file and the time left, instead of a dot for each test."""
+    parser.addoption("--by-file", action="store_true", help="a line for each file, with the time left")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--by-file") and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(progress.Progress(config), "progress by file")
+
+
+def pytest_terminal_summary(terminalreporter: object) -> None:
+    progress.not_tested(terminalreporter)
 
 
 class ToyConfig(config.Config):
@@ -159,15 +171,24 @@ class Conv(ToyTask):
         return {}
 
 
-def task(model: str, chapter: ToyConfig, seed: int) -> training.Task:
-    return {"line": Line, "duel": Duel, "plain": Plain, "conv": Conv}[model](chapter, seed)
+def toy_task(chapter: ToyConfig, seed: int, key: str) -> training.Task:
+    return MODELS[key](chapter, seed)
+
+
+MODELS = {"line": Line, "duel": Duel, "plain": Plain, "conv": Conv}
+toy_task.__module__ = "lib.toy.experiments"
+training.task("{}", MODELS)(toy_task)
+
+
+TOY = ("lib.toy", "lib.toy.config", "lib.toy.experiments")
 
 
 def register(folder: Path) -> None:
     """Make ``lib.toy`` importable and keep parameters, checkpoints and runs below ``folder``."""
-    package, typed = types.ModuleType("lib.toy"), types.ModuleType("lib.toy.config")
-    package.TASKS, package.task, typed.ToyConfig = MODELS, task, ToyConfig
-    sys.modules |= {"lib.toy": package, "lib.toy.config": typed}
+    modules = {name: types.ModuleType(name) for name in TOY}
+    modules["lib.toy.config"].ToyConfig = ToyConfig
+    sys.modules |= modules
+    provenance.code_version = lambda: {"commit": "0" * 40, "dirty": False}  # one may ship from an uncommitted tree here
     paths.PARAMETERS, paths.CHECKPOINTS = folder / "parameters", folder / "checkpoints"
     paths.runs = lambda: folder / "runs"
     if not paths.PARAMETERS.exists():
@@ -210,6 +231,12 @@ class Toy:
         return script
 
 
+@pytest.fixture(autouse=True)
+def _figures_of_no_notebook(monkeypatch):
+    """A notebook's parameters, checked in a test, must not decide where the next test's figures go."""
+    monkeypatch.setattr(paths, "_apart", None)
+
+
 @pytest.fixture
 def call(monkeypatch, capsys):
     """``call(main, "encode", …)`` runs a command in this process: (exit code, stdout, stderr)."""
@@ -230,7 +257,8 @@ def call(monkeypatch, capsys):
 def toy(tmp_path, monkeypatch):
     for name in ("PARAMETERS", "CHECKPOINTS", "runs"):
         monkeypatch.setattr(paths, name, getattr(paths, name))
-    for name in ("lib.toy", "lib.toy.config"):
+    monkeypatch.setattr(provenance, "code_version", provenance.code_version)
+    for name in TOY:
         monkeypatch.setitem(sys.modules, name, None)
     register(tmp_path)
     return Toy(tmp_path)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 
-import figure_checks
 from nbval import plugin
+
+from lib.run.compare import close
 
 _compare = plugin.IPyNbCell.compare_outputs
 
@@ -17,7 +18,7 @@ def _adopt(cell, reference: dict, fresh: dict) -> None:
         if isinstance(stored, dict) and isinstance(found, dict):
             _adopt(cell, stored, found)
         elif isinstance(stored, str) and isinstance(found, str) and stored != found:
-            if figure_checks.close(cell.sanitize(stored), cell.sanitize(found), printed=True):
+            if close(cell.sanitize(stored), cell.sanitize(found), printed=True):
                 fresh[key] = stored
 
 

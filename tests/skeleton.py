@@ -10,6 +10,8 @@ from pathlib import Path
 
 import nbformat
 
+from lib import config
+
 ROOT = Path(__file__).resolve().parent.parent
 FILES = ("Snakefile", "Makefile", "pyproject.toml", "requirements.txt", "requirements-test.txt", "constraints.txt")
 
@@ -63,9 +65,10 @@ class Skeleton:
             shutil.copy(ROOT / name, root / name)
         for name in ("scripts", "profiles"):
             shutil.copytree(ROOT / name, root / name)
-        (root / "lib").mkdir()
-        for path in (ROOT / "lib").glob("*.py"):
-            shutil.copy(path, root / "lib" / path.name)
+        # the engine without the thesis' chapters and what only they need
+        chapters_of_thesis = {config.chapter_package(chapter) for chapter in config.chapters()}
+        ignored = shutil.ignore_patterns("__pycache__", *chapters_of_thesis, "data", "flows", "coding", "vision")
+        shutil.copytree(ROOT / "lib", root / "lib", ignore=ignored)
         (root / "data_scripts").mkdir()
         (root / "data_scripts" / "fetch.py").write_text(FETCH)
         (root / "data_scripts" / "catalog.yaml").write_text("{}\n")

@@ -1,9 +1,6 @@
-"""Chapter 2's models: the bound, the game, the measurements, and a golden log of their training."""
+"""Chapter 2's models: the bound, the game, the measurements."""
 
 from __future__ import annotations
-
-import os
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,15 +10,15 @@ import torch.nn.functional as F
 from torch import nn
 from torch.distributions import Normal, kl_divergence
 
-from lib import background, config, training
+from lib import config, training
 from lib.background import evaluate
+from lib.background.experiments import RING_SIGMA, ring_centres, ring_coverage, ring_points
 from lib.background.gan import GAN, discriminator_loss, generator_loss
-from lib.background.tasks import RING_SIGMA, ring_centres, ring_coverage, ring_points
 from lib.background.vae import VAE, dense
 from lib.errors import UserError
 from lib.flows import VectorFlow
+from lib.training.registry import declared
 
-GOLDEN = Path(__file__).with_name("golden")
 SMOKE = config.load("02_background", "smoke")
 
 
@@ -121,7 +118,7 @@ def test_gradients_of_the_generator_losses(logit):
 
 
 def test_one_player_never_moves_the_other():
-    task = background.task("gan", SMOKE, 0)
+    task = training.build_task("background", "gan", SMOKE)
     before = {name: value.clone() for name, value in task.model.generator.state_dict().items() if "weight" in name}
     batch = (torch.randint(0, 256, (8, 1, 28, 28), dtype=torch.uint8), torch.zeros(8))
     group, loss, _ = next(task.training_step(batch, 0))
@@ -171,7 +168,7 @@ def test_latent_grid_holds_equal_shares_of_the_prior():
 def test_scores_prefer_real_digits_to_noise():
     from lib import data
 
-    judge = background.task("classifier", SMOKE, 0)
+    judge = training.build_task("background", "classifier", SMOKE)
     training_data = torch.from_numpy(data.mnist("test")[0][:600, None]).float() / 255
     judge.eval()
     features, _ = evaluate.judge(judge.model, training_data[:300])
@@ -202,7 +199,7 @@ def test_mean_and_spread():
 def test_samples_do_not_depend_on_the_batch():
     flow = VectorFlow(2, 1, 4).train()
     flow.log_prob(torch.randn(64, 2))
-    model = background.task("vae", SMOKE, 0).model
+    model = training.build_task("background", "vae", SMOKE).model
     first = evaluate.draw(model, 12, seed=5, batch=4)
     assert torch.equal(first, evaluate.draw(model, 12, seed=5, batch=4))
     assert first.shape == (12, 1, 28, 28) and 0 <= first.min() and first.max() <= 1
@@ -212,29 +209,8 @@ def test_samples_do_not_depend_on_the_batch():
 
 
 def test_every_task_is_a_function_of_its_seed():
-    for name in background.TASKS:
-        first, second, other = (background.task(name, SMOKE, seed) for seed in (1, 1, 2))
+    for name in declared("background"):
+        first, second, other = (training.build_task("background", name, SMOKE, seed) for seed in (1, 1, 2))
         state, again, different = first.state_dict(), second.state_dict(), other.state_dict()
         assert all(torch.equal(state[key], again[key]) for key in state), name
         assert any(not torch.equal(state[key], different[key]) for key in state), name
-
-
-@pytest.mark.parametrize("name", ["flow", "vae", "gan", "classifier", "ring_non_saturating", "toy_flow"])
-def test_golden_log(name, tmp_path):
-    """Training at preset smoke gives the numbers it gave before; ``GOLDEN=write`` stores new ones."""
-    settings = config.load("02_background", "smoke", {f"{name.split('_')[0]}.train.steps": 40})
-    task = background.task(name, settings, 0)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        log = training.train(task, device="cpu", run_dir=tmp_path, quiet=True).log
-    finally:
-        torch.set_num_threads(threads)
-    log = log.drop(columns=["seconds", "images_per_second"])
-    path = GOLDEN / f"background_{name}.csv"
-    if os.environ.get("GOLDEN") == "write":
-        path.parent.mkdir(exist_ok=True)
-        log.to_csv(path, index=False)
-    expected = pd.read_csv(path)
-    assert list(log.columns) == list(expected.columns)
-    np.testing.assert_allclose(log.to_numpy(), expected.to_numpy(), rtol=1e-3, atol=1e-6)

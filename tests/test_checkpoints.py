@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 import torch
 
-from lib import checkpoints, training
-from lib.checkpoints import CheckpointError
+from lib import store, training
 from lib.errors import UserError
+from lib.store import CheckpointError, files, models, provenance, tables, weights
 
 TENSORS = {"a": torch.arange(6.0).reshape(2, 3), "n": torch.tensor(3), "flag": torch.tensor([True, False])}
 PROVENANCE = {"task": "toy.line", "metrics": {"error": 0.5}}
@@ -21,7 +21,7 @@ PROVENANCE = {"task": "toy.line", "metrics": {"error": 0.5}}
 
 @pytest.fixture
 def saved(tmp_path):
-    return checkpoints.save(tmp_path / "model.safetensors", TENSORS, PROVENANCE)
+    return weights.save(tmp_path / "model.safetensors", TENSORS, PROVENANCE)
 
 
 def names(folder) -> list[str]:
@@ -29,11 +29,11 @@ def names(folder) -> list[str]:
 
 
 def load_or_train(task, **settings):
-    return checkpoints.train_or_load(task, device="cpu", progress=False, **settings)
+    return store.train_or_load(task, device="cpu", progress=False, **settings)
 
 
 def ship(toy, task, name):
-    return checkpoints.ship(training.train(task, device="cpu", quiet=True).path.parent, name)
+    return weights.ship(training.train(task, device="cpu", quiet=True).path.parent, name)
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def shipped(toy):
 
 
 def test_save_and_load(saved):
-    tensors, provenance = checkpoints.load(saved)
+    tensors, provenance = weights.load(saved)
     assert all(
         torch.equal(tensors[name], value) and tensors[name].dtype == value.dtype for name, value in TENSORS.items()
     )
@@ -64,16 +64,16 @@ def test_tensors_that_share_memory_or_have_a_layout(tmp_path):
         "part": whole[:, :1],
         "last": whole.contiguous(memory_format=torch.channels_last),
     }
-    loaded, _ = checkpoints.load(checkpoints.save(tmp_path / "x.safetensors", tensors | {"empty": torch.zeros(0)}, {}))
+    loaded, _ = weights.load(weights.save(tmp_path / "x.safetensors", tensors | {"empty": torch.zeros(0)}, {}))
     assert all(torch.equal(loaded[name], value) for name, value in tensors.items())
 
 
 def test_half_precision_on_disk(tmp_path):
     tensors = {"small": torch.randn(64, 64), "large": torch.tensor([1e5, 1.0]), "n": torch.tensor(2**40)}
-    half = checkpoints.save(tmp_path / "half.safetensors", tensors, {}, half=True)
-    full = checkpoints.save(tmp_path / "full.safetensors", tensors, {})
+    half = weights.save(tmp_path / "half.safetensors", tensors, {}, half=True)
+    full = weights.save(tmp_path / "full.safetensors", tensors, {})
     assert half.stat().st_size < 0.6 * full.stat().st_size
-    loaded, provenance = checkpoints.load(half)
+    loaded, provenance = weights.load(half)
     assert provenance["half"] is True and loaded["small"].dtype == torch.float32
     torch.testing.assert_close(loaded["small"], tensors["small"], rtol=1e-3, atol=1e-6)
     assert torch.equal(loaded["large"], tensors["large"]) and torch.equal(loaded["n"], tensors["n"])
@@ -81,7 +81,7 @@ def test_half_precision_on_disk(tmp_path):
 
 def test_nan_is_not_saved(tmp_path):
     with pytest.raises(CheckpointError, match="'w' holds NaN"):
-        checkpoints.save(tmp_path / "x.safetensors", {"w": torch.tensor([1.0, float("nan")])}, {})
+        weights.save(tmp_path / "x.safetensors", {"w": torch.tensor([1.0, float("nan")])}, {})
     assert names(tmp_path) == []
 
 
@@ -116,7 +116,7 @@ ONE = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
 def test_damaged_foreign_and_hostile_files(saved, content, expected):
     saved.write_bytes(content)
     with pytest.raises(CheckpointError, match=expected) as caught:
-        checkpoints.load(saved)
+        weights.load(saved)
     assert str(saved) in str(caught.value) and "restore it from the repository, or delete it" in str(caught.value)
 
 
@@ -124,13 +124,13 @@ def test_truncated_and_exchanged_files(saved):
     whole = saved.read_bytes()
     saved.write_bytes(whole[:-3])
     with pytest.raises(CheckpointError, match="truncated"):
-        checkpoints.load(saved)
+        weights.load(saved)
     saved.write_bytes(whole[:-1] + b"\x7f")
     with pytest.raises(CheckpointError, match="SHA-256"):
-        checkpoints.load(saved)
+        weights.load(saved)
     saved.unlink()
     with pytest.raises(CheckpointError, match="does not exist"):
-        checkpoints.load(saved)
+        weights.load(saved)
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_damaged_provenance(saved, content, expected):
     if content is not None:
         path.write_text(content)
     with pytest.raises(CheckpointError, match=expected):
-        checkpoints.load(saved)
+        weights.load(saved)
 
 
 @pytest.mark.parametrize("function", ["fsync", "replace"])
@@ -161,23 +161,23 @@ def test_a_failing_disk_leaves_the_old_files_whole(saved, monkeypatch, function)
 
     monkeypatch.setattr(os, function, fail)
     with pytest.raises(UserError, match="cannot write .*: the disk is full; free some space"):
-        checkpoints.save(saved, {"a": torch.zeros(9)}, {})
+        weights.save(saved, {"a": torch.zeros(9)}, {})
     assert {name: (saved.parent / name).read_bytes() for name in names(saved.parent)} == before
 
 
 def test_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="a part of the path is a file"):
-        checkpoints.save(tmp_path / "file" / "x.safetensors", TENSORS, {})
+        weights.save(tmp_path / "file" / "x.safetensors", TENSORS, {})
 
 
 def test_system_errors_of_the_safetensors_writer(tmp_path, monkeypatch):
     def fail(*_):
-        raise checkpoints.safetensors.SafetensorError("I/O error: No space left on device (os error 28)")
+        raise files.safetensors.SafetensorError("I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr(checkpoints.safetensors.torch, "save_file", fail)
+    monkeypatch.setattr(files.safetensors.torch, "save_file", fail)
     with pytest.raises(UserError, match="the disk is full"):
-        checkpoints.save(tmp_path / "x.safetensors", TENSORS, {})
+        weights.save(tmp_path / "x.safetensors", TENSORS, {})
 
 
 # --------------------------------------------------------------------------------------------------------------- hashes
@@ -185,8 +185,8 @@ def test_system_errors_of_the_safetensors_writer(tmp_path, monkeypatch):
 
 def test_task_hash_covers_what_decides_the_weights(toy, monkeypatch):
     task = toy.task()
-    key = checkpoints.task_hash(task)
-    assert key == checkpoints.task_hash(toy.task(train__log_every=3)) == checkpoints.task_hash(task, 0)
+    key = weights.task_hash(task)
+    assert key == weights.task_hash(toy.task(train__log_every=3)) == weights.task_hash(task, 0)
     others = [
         toy.task(seed=1),
         toy.task("plain"),
@@ -194,12 +194,12 @@ def test_task_hash_covers_what_decides_the_weights(toy, monkeypatch):
         toy.task(train__steps=13),
         toy.task(width=4),
     ]
-    assert len({key, *map(checkpoints.task_hash, others)}) == 6
+    assert len({key, *map(weights.task_hash, others)}) == 6
     monkeypatch.setattr(task, "version", 2)
-    assert checkpoints.task_hash(task) != key
+    assert weights.task_hash(task) != key
     monkeypatch.setattr(task, "version", 1)
     monkeypatch.setattr(task, "data_identity", lambda: {"points": "cd" * 32})
-    assert checkpoints.task_hash(task) != key
+    assert weights.task_hash(task) != key
 
 
 # ------------------------------------------------------------------------------------------------------- train or load
@@ -220,7 +220,7 @@ def test_provenance_of_a_run(shipped):
         "cpu_threads",
     } <= set(data)
     assert {"torch", "python", "code", "date", "metrics", "weights_sha256", "half", "processes"} <= set(data)
-    assert set(data["code"]) == {"commit", "dirty"} and data["data"] == {"points": "ab" * 32}
+    assert set(data["code"]) == {"commit", "dirty", "fingerprint", "symbols"} and data["data"] == {"points": "ab" * 32}
     assert names(shipped.parent) == [f"line-smoke-seed0.{end}" for end in ("csv", "json", "safetensors")]
 
 
@@ -233,9 +233,9 @@ def test_shipped_weights_are_loaded(toy, shipped, capsys):
     assert provenance.source == "checkpoints" and provenance.path in renamed
     assert provenance.steps == 12 and provenance.metrics["error"] > 0 and len(provenance.log) == 3
     assert provenance.seconds > 0 and provenance.device and provenance.date > "2000"
-    assert not task.training and torch.equal(task.inner.weight, checkpoints.load(provenance.path)[0]["inner.weight"])
+    assert not task.training and torch.equal(task.inner.weight, weights.load(provenance.path)[0]["inner.weight"])
     output = capsys.readouterr().out
-    assert output.startswith("loaded other-name.safetensors (hash " + provenance.config_hash[:12] + ", 12 steps, ")
+    assert output.startswith("loading other-name.safetensors (hash " + provenance.config_hash[:12] + ", 12 steps, ")
     assert output.count("\n") == 1 and str(toy.folder) not in output
 
 
@@ -263,7 +263,7 @@ def test_retrain_trains_again_and_gives_the_same(toy, shipped, capsys):
     for _ in range(2):
         again = load_or_train(task, retrain=True)
         assert again.source == "trained" and "training again, as asked" in capsys.readouterr().out
-        one, two = checkpoints.load(loaded.path)[0], checkpoints.load(again.path)[0]
+        one, two = weights.load(loaded.path)[0], weights.load(again.path)[0]
         assert all(torch.equal(one[name], two[name]) for name in one)
 
 
@@ -302,9 +302,9 @@ def test_a_damaged_match_is_an_error_and_never_trains(toy, shipped, monkeypatch,
     elif damage == "foreign json":
         (shipped.parent / "unreadable.json").write_text("nonsense")
     else:
-        tensors, data = checkpoints.load(shipped)
-        checkpoints.save(shipped, {**tensors, "inner.weight": torch.zeros(7, 2)}, data)
-    monkeypatch.setattr(training, "train", lambda *_, **__: pytest.fail("it trained"))
+        tensors, data = weights.load(shipped)
+        weights.save(shipped, {**tensors, "inner.weight": torch.zeros(7, 2)}, data)
+    monkeypatch.setattr(models, "train", lambda *_, **__: pytest.fail("it trained"))
     if damage == "foreign json":
         about.unlink()
     with pytest.raises(CheckpointError) as caught:
@@ -315,25 +315,55 @@ def test_a_damaged_match_is_an_error_and_never_trains(toy, shipped, monkeypatch,
 def test_damaged_own_run_is_an_error(toy, monkeypatch):
     path = load_or_train(toy.task()).path
     path.write_bytes(path.read_bytes()[:-1])
-    monkeypatch.setattr(training, "train", lambda *_, **__: pytest.fail("it trained"))
+    monkeypatch.setattr(models, "train", lambda *_, **__: pytest.fail("it trained"))
     with pytest.raises(CheckpointError, match="delete it to train again"):
         load_or_train(toy.task())
 
 
 def test_unknown_device_is_refused_before_anything_happens(toy):
     with pytest.raises(UserError, match="unknown device"):
-        checkpoints.train_or_load(toy.task(), device="gpu")
+        store.train_or_load(toy.task(), device="gpu")
     assert not (toy.folder / "runs").exists()
+
+
+def test_nothing_ships_from_uncommitted_changes(toy, evaluate, monkeypatch):
+    path = training.train(toy.task(), device="cpu", quiet=True).path
+    monkeypatch.setattr(provenance, "code_version", lambda: {"commit": "1" * 40, "dirty": True})
+    with pytest.raises(UserError, match="nothing is shipped from a tree with uncommitted changes"):
+        weights.ship(path.parent, "line")
+    with pytest.raises(UserError, match="uncommitted changes"):
+        evaluate(ship=True)
+    assert table.calls == 0
+    other = training.train(toy.task(seed=1), device="cpu", quiet=True).path
+    monkeypatch.setattr(provenance, "code_version", lambda: {"commit": "1" * 40, "dirty": False})
+    with pytest.raises(UserError, match="was trained with uncommitted changes"):
+        weights.ship(other.parent, "line")
+    assert not (toy.folder / "checkpoints").exists()
+
+
+def test_files_follow_the_umask_and_keep_the_mode_they_had(tmp_path):
+    before = os.umask(0o027)
+    try:
+        path = weights.save(tmp_path / "x.safetensors", TENSORS, PROVENANCE)
+        assert {entry.stat().st_mode & 0o777 for entry in tmp_path.iterdir()} == {0o640}
+        path.chmod(0o600)
+        weights.save(path, TENSORS, PROVENANCE)
+        assert path.stat().st_mode & 0o777 == 0o600
+        path.chmod(0o444)
+        with pytest.raises(UserError, match="is write-protected"):
+            weights.save(path, TENSORS, PROVENANCE)
+    finally:
+        os.umask(before)
 
 
 def test_only_finished_runs_ship(toy):
     with pytest.raises(CheckpointError, match="does not exist"):
-        checkpoints.ship(toy.folder / "runs" / "nothing", "x")
+        weights.ship(toy.folder / "runs" / "nothing", "x")
 
 
 def test_half_weights_ship_and_load(toy):
     path = training.train(toy.task(width=64), device="cpu", quiet=True).path
-    half = checkpoints.ship(path.parent, "line-half", half=True)
+    half = weights.ship(path.parent, "line-half", half=True)
     assert half.stat().st_size < path.stat().st_size
     shutil.rmtree(toy.folder / "runs")
     task = toy.task(width=64)
@@ -354,7 +384,7 @@ def evaluate(toy):
     table.calls = 0
 
     def call(config=None, **settings):
-        return checkpoints.evaluate_or_load("scores", config or {"n": 2}, table, package="toy", **settings)
+        return tables.get_table(tables.Recipe("toy", "scores", config or {"n": 2}, ()), table, **settings)
 
     return call
 
@@ -371,7 +401,7 @@ def test_tables_are_computed_once(toy, evaluate, capsys):
     )
     loaded, provenance = evaluate()
     assert provenance.source == "runs" and table.calls == 1
-    assert "loaded runs/tables/toy/scores.csv" in capsys.readouterr().out
+    assert "loading runs/tables/toy/scores.csv" in capsys.readouterr().out
     pd.testing.assert_frame_equal(computed, loaded, check_exact=True)
     assert loaded["value"].tolist() == [1 / 3, 1e-17]
     evaluate(recompute=True)

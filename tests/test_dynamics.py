@@ -1,26 +1,23 @@
-"""Chapter 7: the model's properties, its data, what is measured, its commands, and a golden log of its training."""
+"""Chapter 7: the model's properties, its data, what is measured and its commands."""
 
 from __future__ import annotations
 
 import functools
 import json
 import math
-import os
 import runpy
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from PIL import Image
 
-from lib import config, dynamics, training
+from lib import config, dynamics
 from lib.data import sprites
 from lib.dynamics import baselines, evaluate, faces, model, sources, study, tasks
 from lib.errors import UserError
 
-GOLDEN = Path(__file__).with_name("golden")
 SMOKE = config.load("07_disentangled_dynamics", "smoke")
 
 
@@ -350,27 +347,6 @@ def test_ordered_model_depends_on_the_order():
 def test_pictures_survive_their_table():
     tiles = np.random.default_rng(0).integers(0, 256, (2, 3, 8, 8, 3), np.uint8)
     assert (study.from_rows(study.to_rows(tiles)) == tiles).all()
-
-
-# --------------------------------------------------------------------------------------------------------------- golden
-
-
-@pytest.mark.parametrize("name", ["sprites", "ordered", "digits"])
-def test_golden_log(name, tmp_path):
-    """Training at preset smoke gives the numbers it gave before; ``GOLDEN=write`` stores new ones."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        log = training.train(dynamics.task(name, SMOKE), device="cpu", run_dir=tmp_path, quiet=True).log
-    finally:
-        torch.set_num_threads(threads)
-    log = log.drop(columns=["seconds", "images_per_second"])
-    path = GOLDEN / f"dynamics_{name}.csv"
-    if os.environ.get("GOLDEN") == "write":
-        log.to_csv(path, index=False)
-    expected = pd.read_csv(path)
-    assert list(log.columns) == list(expected.columns)
-    np.testing.assert_allclose(log.to_numpy(), expected.to_numpy(), rtol=1e-3, atol=1e-6)
 
 
 # -------------------------------------------------------------------------------------------------------------- command

@@ -1,9 +1,8 @@
-"""Chapter 6 around the codec: training from teacher to student, golden logs, measurements, command line."""
+"""Chapter 6 around the codec: training from teacher to student, measurements, command line."""
 
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -24,8 +23,7 @@ from lib.microdosing.config import RateConfig, StudentConfig
 from lib.microdosing.profile import STAGES, profile, totals
 from lib.microdosing.stream import Stream
 
-GOLDEN = Path(__file__).with_name("golden")
-CHAIN = ("base", "teacher", "generic", "distilled_carphone", "truth_carphone", "ablation_bits_4", "motion")
+CHAIN = ("base", "teacher", "generic", "distilled_carphone", "motion")
 
 
 @pytest.fixture(scope="module")
@@ -38,31 +36,12 @@ def codec() -> Codec:
 
 @pytest.fixture(scope="module")
 def chain(tmp_path_factory):
-    """Every kind of task trained at preset smoke, each from the one before: (runs folder, log by name)."""
-    folder, logs = tmp_path_factory.mktemp("runs"), {}
-    threads, before = torch.get_num_threads(), os.environ.get("GMMP_RUNS")
-    os.environ["GMMP_RUNS"] = str(folder)
-    torch.set_num_threads(1)
-    try:
+    """The codec and its students trained at preset smoke, each from the one before."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GMMP_RUNS", str(tmp_path_factory.mktemp("runs")))
         for name in CHAIN:
-            task = training.make_task(f"microdosing.{name}", "smoke")
-            logs[name] = training.train(task, device="cpu", quiet=True).log
-        yield logs
-    finally:
-        torch.set_num_threads(threads)
-        os.environ.pop("GMMP_RUNS") if before is None else os.environ.update(GMMP_RUNS=before)
-
-
-@pytest.mark.parametrize("name", CHAIN)
-def test_golden_log(chain, name):
-    """Training at preset smoke gives the numbers it gave before; ``GOLDEN=write`` stores new ones."""
-    log = chain[name].drop(columns=["seconds", "images_per_second"])
-    path = GOLDEN / f"microdosing_{name}.csv"
-    if os.environ.get("GOLDEN") == "write":
-        log.to_csv(path, index=False)
-    expected = pd.read_csv(path)
-    assert list(log.columns) == list(expected.columns)
-    np.testing.assert_allclose(log.to_numpy(), expected.to_numpy(), rtol=1e-3, atol=1e-6)
+            training.train(training.make_task(f"microdosing.{name}", "smoke"), device="cpu", quiet=True)
+        yield
 
 
 def test_trained_models_are_found_and_code(chain):

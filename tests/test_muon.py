@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from lib import training
 from lib.config import TrainConfig
-from lib.muon import Muon, is_matrix, orthogonalised
+from lib.training.muon import Muon, is_matrix, orthogonalised
+from lib.training.optimise import Group
 
 
 @pytest.mark.parametrize("shape", [(16, 64), (64, 16), (32, 32), (64, 320), (320, 64)])
@@ -63,7 +63,7 @@ def test_a_resumed_run_goes_on_as_if_it_had_not_stopped():
         network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3))
         names = [name for name, _ in network.named_parameters()]
         train = TrainConfig(steps=9, batch_size=1, lr=0.1, optimizer="muon")
-        return network, training._Group("model", train, list(network.parameters()), names)
+        return network, Group("model", train, list(network.parameters()), names)
 
     def advance(network, group, steps):
         for step in steps:

@@ -239,6 +239,28 @@ def test_explorer_draws_its_start_values_without_a_front_end(monkeypatch, drawn,
     assert not plt.get_fignums()
 
 
+@pytest.mark.parametrize("live", ["0", "1"])
+def test_explorer_starts_at_the_defaults_of_its_function(monkeypatch, live):
+    monkeypatch.setenv("GMMP_HEADLESS", live)
+    calls = []
+
+    def draw(photo="kodim23", quality=40.0, levels=6, grey=False, size=12, *, mood):
+        calls.append({"photo": photo, "quality": quality, "levels": levels, "grey": grey, "size": size, "mood": mood})
+
+    notebook.explorer(
+        draw, photo=["astronaut", "kodim23"], quality=(1.0, 99.0, 1.0), levels=(1, 6, 1), grey=True,
+        size=ipywidgets.IntSlider(7, 0, 9), mood={"happy": 1, "sad": 2},
+    )  # fmt: skip
+    assert calls == [{"photo": "kodim23", "quality": 40.0, "levels": 6, "grey": True, "size": 7, "mood": 1}]
+
+
+@pytest.mark.parametrize("given", [(0.0, 10.0), ["a", "b"]])
+def test_a_default_that_the_widget_does_not_offer_is_refused(monkeypatch, given):
+    monkeypatch.setenv("GMMP_HEADLESS", "1")
+    with pytest.raises(ValueError, match="x starts at 11.0, which .* does not offer"):
+        notebook.explorer(lambda x=11.0: None, x=given)
+
+
 def test_explorer_redraws_when_a_widget_moves(monkeypatch, drawn):
     monkeypatch.setenv("GMMP_HEADLESS", "0")
     draw, calls = drawn

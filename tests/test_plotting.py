@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import matplotlib
@@ -19,7 +20,7 @@ import yaml
 from matplotlib import font_manager
 from PIL import Image
 
-from lib import paths, plotting
+from lib import config, paths, plotting
 from lib.errors import UserError
 
 
@@ -185,6 +186,90 @@ def test_a_folder_that_cannot_be_made_is_explained(figures):
         plotting.save(lines()[0], "demo/lines", data={"x": [1]}, caption="Lines.")
 
 
+# --- declared figures and tables -------------------------------------------------------------------------------------
+
+
+@plotting.declare_figure("lines_{split}", "{settings.seeds:,} seeds, {split}, $x^{{2}}$; {preset}, seed {seed}.")
+def declared_lines():
+    return lines()
+
+
+@plotting.declare_figure("grid", "Grid.")
+def declared_grid(images):
+    """Images side by side."""
+    return plotting.image_grid(images)
+
+
+@plotting.declare_table("scores", "Scores on {data}.", {"x": ".1f", "not here": ".3f", "n": ","}, best={"x": "max"})
+def declared_scores():
+    return pd.DataFrame({"x": [1.26, 2.0], "n": [12, 12345]})
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """What a notebook would show, as Markdown."""
+    texts = []
+    monkeypatch.setattr("lib.plotting.display.show_markdown", texts.append)
+    monkeypatch.setattr("lib.plotting.display.notebook_shell", object)
+    monkeypatch.setattr("IPython.display.display", lambda data, raw: texts.extend(data.keys() & {"image/png"}))
+    return texts
+
+
+def display(**parameters):
+    return plotting.Display("09_toy", config.parameters(**parameters), types.SimpleNamespace(seeds=1200))
+
+
+def test_a_declared_figure_is_written_and_shown_with_its_caption_and_its_numbers(figures, shown):
+    display()(declared_lines(), split="test")
+    caption = "1,200 seeds, test, $x^{2}$; laptop, seed 0."
+    source = '<small>[numbers behind it](../figures/09_toy/lines_test.csv) · `make figures CHAPTERS="09"`</small>'
+    assert shown == ["image/png", f"{caption}\n\n{source}"]
+    assert plotting.captions("09_toy") == {"lines_test": caption}
+    assert {p.suffix for p in (figures / "09_toy").glob("lines_test*")} == {".png", ".pdf", ".csv"}
+    assert declared_grid.__doc__ == "Images side by side."
+
+
+def test_a_figure_that_knows_its_data_needs_no_more(figures, shown):
+    display()(declared_grid(torch.rand(2, 4, 4)))
+    assert len(pd.read_csv(figures / "09_toy/grid.csv")) == 2
+
+
+def test_a_declared_table_formats_the_columns_it_has(figures, shown):
+    display()(declared_scores(), data="MNIST")
+    body = "| x | n |\n| --: | --: |\n| 1.3 | 12 |\n| **2.0** | 12,345 |\n\nScores on MNIST."
+    assert shown[0].startswith(f"{body}\n\n<small>")
+    assert (figures / "09_toy/scores.md").read_text() == body + "\n"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "note"),
+    [
+        ({"preset": "smoke", "seed": 3}, '<small>`make figures CHAPTERS="09" PRESET=smoke SEED=3`</small>'),
+        ({"retrain": True}, '<small>`make figures CHAPTERS="09" RETRAIN=1`</small>'),
+        ({"overrides": {"seeds": 2}}, ""),
+    ],
+)
+def test_a_run_that_is_not_the_standard_one_links_to_no_shipped_numbers(shown, parameters, note):
+    display(**parameters)(declared_scores(), data="MNIST")
+    assert shown[0].split("\n\n")[-1] == note
+
+
+@pytest.mark.parametrize(("made", "field"), [(declared_scores, "data"), (declared_lines, "split")])
+def test_a_field_of_a_caption_that_nobody_gave_is_named(figures, made, field):
+    with pytest.raises(ValueError, match=f"needs '{field}'; pass it"):
+        display()(made())
+    assert not figures.exists()
+
+
+def test_whole_tables_are_shown():
+    frame = pd.DataFrame({"claim": ["a long claim " * 20], **{f"c{i}": [i] for i in range(30)}})
+    with pd.option_context("display.max_colwidth", 50, "display.max_columns", 20, "display.width", 80):
+        plotting.show_whole_tables()
+        texts = repr(frame), frame._repr_html_()
+    assert not any("..." in text for text in texts)
+    assert len(texts[0].splitlines()) == 2
+
+
 # --- tables ----------------------------------------------------------------------------------------------------------
 
 
@@ -239,12 +324,12 @@ def test_tables_refuse_unknown_columns_and_words():
 # --- colours and curves ----------------------------------------------------------------------------------------------
 
 
-def test_every_method_has_a_colour_that_chapters_add_to(monkeypatch):
+def test_every_method_has_one_colour_whatever_was_imported():
     assert all(matplotlib.colors.is_color_like(value) for value in plotting.COLOURS.values())
+    with pytest.raises(TypeError):
+        plotting.COLOURS["comb"] = "#000000"
     with pytest.raises(UserError, match="did you mean 'JPEG 2000'"):
         plotting.colour("JPEG2000")
-    monkeypatch.setitem(plotting.COLOURS, "comb", "#d55e00")
-    assert plotting.colour("comb") == "#d55e00"
     assert plotting.tint("#000000", 1) == "#ffffff" and plotting.tint("#d55e00", 0) == "#d55e00"
 
 
@@ -324,14 +409,14 @@ def test_pixels_are_shown_as_they_are(figures):
 def test_images_come_in_any_usual_shape(image):
     fig = plotting.image_grid([image])
     assert tiles(fig)[0][2:] == pytest.approx([1, 0.8])
-    assert getattr(fig, plotting._DATA)["mean"].iloc[0] == pytest.approx(0.5, abs=0.01)
+    assert getattr(fig, plotting.DATA)["mean"].iloc[0] == pytest.approx(0.5, abs=0.01)
 
 
 def test_the_statistics_of_a_tile_notice_a_changed_picture():
     images = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    before = getattr(plotting.image_grid(images, col_titles=["a", "b"], scores=[1.0, 2.0]), plotting._DATA)
+    before = getattr(plotting.image_grid(images, col_titles=["a", "b"], scores=[1.0, 2.0]), plotting.DATA)
     assert list(before["column"]) == ["a", "b"] and list(before["score"]) == [1, 2]
-    flipped = getattr(plotting.image_grid(images.flip(-1)), plotting._DATA)
+    flipped = getattr(plotting.image_grid(images.flip(-1)), plotting.DATA)
     assert flipped["mean"].to_numpy() == pytest.approx(before["mean"].to_numpy())
     blocks = [c for c in before if c.startswith("block")]
     assert len(blocks) == 16

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import sys
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from PIL import Image
 from test_restoration import draw, psnr, smooth, tiny
 
-from lib import config, restoration, training
+from lib import config, restoration
 from lib.errors import UserError
 from lib.restoration import __main__ as command
 from lib.restoration import baselines, degradations, dip, evaluate, images, restorer, tasks
 from lib.restoration.restorer import Restorer
 
-GOLDEN = Path(__file__).with_name("golden")
 SMOKE = config.load("04_image_restoration", "smoke")
 
 
@@ -276,26 +273,6 @@ def test_every_task_is_a_function_of_its_seed():
         state, again, different = first.state_dict(), second.state_dict(), other.state_dict()
         assert all(torch.equal(state[key], again[key]) for key in state), name
         assert any(not torch.equal(state[key], different[key]) for key in state), name
-
-
-@pytest.mark.parametrize("name", ["mnist", "photos", "ablation_all_losses", "ablation_likelihood"])
-def test_golden_log(name, tmp_path):
-    """Training at preset smoke gives the numbers it gave before; ``GOLDEN=write`` stores new ones."""
-    task = restoration.task(name, SMOKE, 0)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        result = training.train(task, device="cpu", run_dir=tmp_path, quiet=True)
-    finally:
-        torch.set_num_threads(threads)
-    assert all(np.isfinite(value) for value in result.metrics.values())
-    log = result.log.drop(columns=["seconds", "images_per_second"])
-    path = GOLDEN / f"restoration_{name}.csv"
-    if os.environ.get("GOLDEN") == "write":
-        log.to_csv(path, index=False)
-    expected = pd.read_csv(path)
-    assert list(log.columns) == list(expected.columns)
-    np.testing.assert_allclose(log.to_numpy(), expected.to_numpy(), rtol=1e-3, atol=1e-6)
 
 
 def test_a_crop_is_a_function_of_its_place():

@@ -15,6 +15,7 @@ import pytest
 import skeleton
 
 from lib import config, notebook_checks, paths, run, timings
+from lib.run.staleness import imported_files
 
 
 @pytest.fixture
@@ -211,11 +212,11 @@ def test_variant_and_options_name_what_differs_from_the_defaults():
 
 
 def test_imports_are_followed_through_lib():
-    files = {path.relative_to(run.paths.ROOT).as_posix() for path in run._imported_files(["from lib import claims"])}
+    files = {path.relative_to(paths.ROOT).as_posix() for path in imported_files(["from lib import claims"])}
     assert {"lib/__init__.py", "lib/claims.py", "lib/errors.py", "lib/paths.py"} <= files
     assert not any(file.startswith(("lib/background", "lib/flows", "lib/run")) for file in files)
     magics = "%matplotlib inline\nimport lib.flows.layers\n!ls"
-    files = {path.relative_to(run.paths.ROOT).as_posix() for path in run._imported_files([magics])}
+    files = {path.relative_to(paths.ROOT).as_posix() for path in imported_files([magics])}
     assert {"lib/flows/__init__.py", "lib/flows/layers.py", "lib/flows/multiscale.py"} <= files
     assert not any(file.startswith(("lib/background", "lib/claims", "lib/run")) for file in files)
 

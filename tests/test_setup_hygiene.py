@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 MEGABYTE = 2**20
@@ -82,3 +84,24 @@ def test_figures_stay_small():
     """Figures are stored with every version for ever."""
     files = [path for path in tracked() if path.is_relative_to(ROOT / "figures")]
     assert max((path.stat().st_size for path in files), default=0) <= 2 * MEGABYTE
+
+
+@pytest.mark.parametrize("kind", ["wheel", "sdist"])
+def test_a_wheel_is_refused_with_a_sentence(tmp_path, kind):
+    for name in ("pyproject.toml", "setup.py", "LICENSE", "NOTICE"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib/__init__.py").touch()
+    code = f"from setuptools import build_meta; build_meta.build_{kind}('.')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "used from its checkout" in done.stderr and "make lab" in done.stderr
+    assert not list(tmp_path.glob("*.whl")) + list(tmp_path.glob("*.tar.gz"))
+
+
+def test_licence_and_citation_say_what_holds():
+    licence = (ROOT / "LICENSE").read_text()
+    assert licence.startswith("MIT License") and "CC BY 4.0" in licence and "Weights in checkpoints/" in licence
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["license"] == "MIT" and "doi" not in citation
+    assert [reference["type"] for reference in citation["references"]] == ["thesis"]

@@ -19,7 +19,9 @@ import torch
 from torch import nn
 
 from lib import checkpoints, config, files, training
-from lib.errors import UserError
+from lib.errors import UserError, explain_os_error
+from lib.store import weights as stored
+from lib.training import divergence, loop, optimise, sampling
 
 TIMES = ["seconds", "images_per_second"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -85,7 +87,7 @@ def test_every_index_comes_once_per_epoch(n, batch_size):
 def test_indices_are_a_pure_function():
     first = [training.sample_indices(0, step, 50, 8) for step in range(20)]
     torch.rand(5)
-    training._permutation.cache_clear()
+    sampling._permutation.cache_clear()
     again = [training.sample_indices(0, step, 50, 8) for step in reversed(range(20))]
     assert all(torch.equal(a, b) for a, b in zip(first, reversed(again), strict=True))
     assert not torch.equal(first[0], training.sample_indices(1, 0, 50, 8))
@@ -142,14 +144,14 @@ def test_two_groups_equal_a_loop_by_hand(toy):
 def test_a_loss_leaves_nothing_on_the_other_group(toy, monkeypatch):
     task = toy.task("duel", train__steps=1)
     seen = {}
-    original = training._Group.update
+    original = optimise.Group.update
 
     def update(self, step):
         seen[self.name] = [p.grad is not None for p in task.judge.parameters()]
         original(self, step)
         self.clear_gradients()
 
-    monkeypatch.setattr(training._Group, "update", update)
+    monkeypatch.setattr(optimise.Group, "update", update)
     run(task)
     assert all(seen["judge"]) and not any(seen["generator"])
 
@@ -206,13 +208,13 @@ def test_resume_is_bit_exact(toy, monkeypatch, model, overrides, at):
 def test_state_at_the_end_is_bit_exact_with_live_weights(toy, monkeypatch):
     """Optimiser and live weights behind the moving average too."""
     states = []
-    original = training._Run.write_model
+    original = loop.Run.write_model
 
     def write_model(self, *arguments):
-        states.append(checkpoints.read_tensors(self.state_path, "")[0])
+        states.append(checkpoints.read_tensors(self.folder.state, "")[0])
         original(self, *arguments)
 
-    monkeypatch.setattr(training._Run, "write_model", write_model)
+    monkeypatch.setattr(loop.Run, "write_model", write_model)
     run(toy.task(train__ema=0.9), run_dir=toy.folder / "a")
     stop_at(monkeypatch, type(toy.task()), 5, interrupt)
     with pytest.raises(training.TrainingInterrupted):
@@ -405,7 +407,8 @@ def step_clock(monkeypatch):
         now[0] = step
         original(seed, step, rank)
 
-    monkeypatch.setattr(training, "seed_all", seed_all)
+    monkeypatch.setattr(loop, "seed_all", seed_all)
+    monkeypatch.setattr(divergence, "seed_all", seed_all)
     return lambda: now[0]
 
 
@@ -445,14 +448,14 @@ def test_nan_between_the_guards_never_reaches_a_checkpoint(toy, monkeypatch):
 
 
 def test_weights_made_infinite_by_the_update_never_reach_a_checkpoint(toy, monkeypatch):
-    original = training._Group.update
+    original = optimise.Group.update
 
     def update(self, step):
         original(self, step)
         if step == 7:
             self.parameters[0].data.fill_(math.inf)
 
-    monkeypatch.setattr(training._Group, "update", update)
+    monkeypatch.setattr(optimise.Group, "update", update)
     assert "step 8: the weight 'inner.weight' is not finite" in diverges(toy)
 
 
@@ -496,10 +499,10 @@ def test_full_disk_at_the_very_end(toy, monkeypatch):
     folder = toy.folder / "run"
 
     def save(*_, **__):
-        raise checkpoints.explain_os_error(OSError(errno.ENOSPC, ""), folder, "write")
+        raise explain_os_error(OSError(errno.ENOSPC, ""), folder, "write")
 
     with monkeypatch.context() as context:
-        context.setattr(checkpoints, "save", save)
+        context.setattr(stored, "save", save)
         with pytest.raises(UserError, match="disk is full"):
             run(toy.task(), run_dir=folder)
     assert same(run(toy.task(), run_dir=folder, resume=True), run(toy.task(), run_dir=toy.folder / "whole"))

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from lib.background.classifier import Classifier
+from lib.background.experiments import PIXELS, FlowTask, GANTask, VAETask
 from lib.background.gan import GAN, discriminator_loss, generator_loss
-from lib.background.tasks import PIXELS, FlowTask, GANTask, VAETask
 from lib.background.vae import VAE
 from lib.flows import VectorFlow, bits_per_dim
 from lib.metrics import frechet_distance

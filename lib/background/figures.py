@@ -1,8 +1,8 @@
-"""Drawings of chapter 2. Each returns the figure and the data behind it, for `lib.plotting.save`."""
+"""Figures and tables of chapter 2, each with its name and its caption."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -14,12 +14,33 @@ from torch import Tensor
 
 from lib import plotting
 from lib.background.evaluate import numpy_columns
-from lib.background.tasks import ring_centres
-from lib.plotting import COLOURS, INK, Diagram, curve
+from lib.background.experiments import ring_centres
+from lib.flows import Gaussianise
+from lib.plotting import COLOURS, INK, Diagram, curve, declare_figure, declare_table
 
-Drawing = tuple[Figure, Any]
+Drawn = tuple[Figure, Any]
+FORMATS = {
+    "bits/dim": ".3f",
+    "tighter bits/dim": ".3f",
+    "difference": "+.3f",
+    "parameters": ",.0f",
+    "training s": ",.0f",
+    "ms per sample": ".2f",
+    "recognised": ".0%",
+    "classes": ".2f",
+    "Frechet (mnist-cnn)": ".1f",
+    "reconstruction": ".1f",
+    "kl": ".1f",
+    "RMS error": ".1f",
+    "nats per point": ".2f",
+}
+"""How the columns of the chapter's tables are written."""
 
 
+@declare_figure(
+    "vae_schematic",
+    "Figure 2.1. Variational auto-encoder: image, distribution of codes, one draw, reconstruction (schematic).",
+)
 def vae_schematic(image: Any) -> Figure:
     """Figure 2.1: encoder, distribution of codes, one draw, decoder."""
     d = Diagram(height=1.55)
@@ -36,6 +57,10 @@ def vae_schematic(image: Any) -> Figure:
     return d.fig
 
 
+@declare_figure(
+    "gan_schematic",
+    "Figure 2.2. Generative adversarial network: the discriminator guesses which images are real (schematic).",
+)
 def gan_schematic(real: Any, generated: Any) -> Figure:
     """Figure 2.2: generator and discriminator."""
     d = Diagram(height=1.85)
@@ -53,6 +78,10 @@ def gan_schematic(real: Any, generated: Any) -> Figure:
     return d.fig
 
 
+@declare_figure(
+    "flow_schematic",
+    "Figure 2.3. Normalizing flow: invertible layers, read to the right for densities, to the left for samples.",
+)
 def flow_schematic(image: Any) -> Figure:
     """Figure 2.3: a chain of invertible layers, used in both directions."""
     d = Diagram(height=1.6)
@@ -68,8 +97,21 @@ def flow_schematic(image: Any) -> Figure:
     return d.fig
 
 
-def histogram(counts: np.ndarray, x: Tensor, y: Tensor) -> Drawing:
-    """Share of each grey level, and the map that makes pixels Gaussian."""
+@declare_figure("data", "The first 30 images of the MNIST test set.")
+def first_digits(images: np.ndarray) -> Figure:
+    """The first 30 of ``images``, uint8 ``(N, 28, 28)``."""
+    return plotting.image_grid(images[:30], cols=15, tile=0.4, pixelated=True, title="MNIST: the first 30 test digits")
+
+
+@declare_figure(
+    "histogram",
+    "Histogram of MNIST training pixels (left) and the first layer of the flow that follows from it (right).",
+)
+def histogram(pixels: np.ndarray) -> Drawn:
+    """Share of each grey level (uint8 ``pixels`` of any shape), and the map that makes pixels Gaussian."""
+    counts = np.bincount(pixels.ravel(), minlength=256) / pixels.size
+    x = torch.linspace(0.0005, 0.9995, 400)
+    y = Gaussianise(torch.from_numpy(counts))(x[:, None])[0][:, 0]
     fig, (left, right) = plt.subplots(1, 2, figsize=plotting.size(2.2))
     left.fill_between(np.arange(256), counts, step="mid", color=COLOURS["flow"], linewidth=0)
     left.set(
@@ -81,7 +123,8 @@ def histogram(counts: np.ndarray, x: Tensor, y: Tensor) -> Drawing:
     return fig, {"histogram": share, "map": numpy_columns(x=x, y=y)}
 
 
-def training(logs: Mapping[str, pd.DataFrame], test_bits: float) -> Drawing:
+@declare_figure("training", "Training logs on MNIST, preset {preset}, seed {seed}.")
+def training(logs: Mapping[str, pd.DataFrame], test_bits: float) -> Drawn:
     """Training logs of the three models, ``{"vae": ..., "gan": ..., "flow": ...}``."""
     fig, (first, second, third) = plt.subplots(1, 3, figsize=plotting.size(2.5))
     vae, gan, flow = (logs[name] for name in ("vae", "gan", "flow"))
@@ -101,7 +144,12 @@ def training(logs: Mapping[str, pd.DataFrame], test_bits: float) -> Drawing:
     return fig, {name: logs[name][["step", *columns]] for name, columns in keep.items()}
 
 
-def toy_densities(points: Tensor, samples: Tensor, grid: Tensor, densities: Mapping[str, Tensor]) -> Drawing:
+@declare_figure(
+    "toy_densities",
+    "Two half circles ({settings.toy.data}) under the three models, preset {preset}, seed {seed}. Densities are "
+    "drawn as their square root, so that thin bridges show.",
+)
+def toy_densities(points: Tensor, samples: Tensor, grid: Tensor, densities: Mapping[str, Tensor]) -> Drawn:
     """Data and GAN samples as points, VAE and flow as densities on a square grid ``(n * n, 2)``."""
     n, extent = int(len(grid) ** 0.5), grid.max().item()
     fig, axes = plt.subplots(1, 4, figsize=plotting.size(1.75), sharex=True, sharey=True)
@@ -123,7 +171,65 @@ def toy_densities(points: Tensor, samples: Tensor, grid: Tensor, densities: Mapp
     return fig, panels | {"GAN": numpy_columns(x=samples[:200, 0], y=samples[:200, 1])}
 
 
-def latent_manifold(codes: Tensor, digits: Tensor, decoded: Tensor) -> Drawing:
+@declare_table(
+    "toy_likelihood",
+    "Log-likelihood of 1,000 held-out points ({settings.toy.data}), preset {preset}, seed {seed}.",
+    FORMATS,
+)
+def toy_likelihood(elbo: float, importance: float, exact: float) -> pd.DataFrame:
+    """Both bounds of the VAE and the flow's exact value, in nats per point."""
+    rows = [
+        ("VAE", "evidence lower bound (2.4)", elbo),
+        ("VAE", "2,000 importance samples", importance),
+        ("flow", "exact (2.6)", exact),
+    ]
+    return pd.DataFrame(rows, columns=["model", "log-likelihood", "nats per point"])
+
+
+@declare_figure(
+    "samples",
+    "Twenty samples of each model on MNIST, not selected, preset {preset}, seed {seed}. VAE: means of p(x|z); flow: "
+    "temperature 0.8.",
+)
+def samples(drawn: Mapping[str, Tensor]) -> Figure:
+    """Twenty images ``(20, 1, 28, 28)`` of each model, in two rows."""
+    rows = [title if half == 0 else "" for title in drawn for half in range(2)]
+    tiles = torch.cat(list(drawn.values())).clamp(0, 1)
+    return plotting.image_grid(
+        tiles, cols=10, tile=0.52, pixelated=True, row_titles=rows, title="Twenty samples of each model"
+    )
+
+
+@declare_figure(
+    "temperature",
+    "The same ten latents of the flow, scaled by the temperature T; MNIST, preset {preset}, seed {seed}.",
+)
+def temperature(drawn: Mapping[float, Tensor]) -> Figure:
+    """Ten images ``(10, 1, 28, 28)`` for each temperature."""
+    title = "Temperature trades variety for clean strokes"
+    rows = [f"T = {value}" for value in drawn]
+    tiles = torch.cat(list(drawn.values()))
+    return plotting.image_grid(tiles, cols=10, tile=0.52, pixelated=True, row_titles=rows, title=title)
+
+
+@declare_table(
+    "comparison",
+    "MNIST, {settings.generated:,} samples each, mean ± sd over {settings.seeds} seeds, preset {preset}. Training "
+    "time: wall time of the shipped runs, one CPU thread each on a machine with other work; sampling time is stored "
+    "({device}, batches of 500).",
+    FORMATS,
+)
+def comparison(summary: pd.DataFrame) -> pd.DataFrame:
+    """The three models, from `evaluate.mean_and_spread`."""
+    return summary
+
+
+@declare_figure(
+    "latent_manifold",
+    "Two-dimensional VAE, Bernoulli likelihood, MNIST, preset {preset}: mean codes of test digits (left), decoded "
+    "codes at equal steps of prior probability (right).",
+)
+def latent_manifold(codes: Tensor, digits: Tensor, decoded: Tensor) -> Drawn:
     """Codes ``(N, 2)`` by class, and a square grid of decoded images ``(n * n, 1, 28, 28)`` as one picture."""
     n = int(len(decoded) ** 0.5)
     picture = decoded.view(n, n, 28, 28).permute(0, 2, 1, 3).reshape(28 * n, 28 * n)
@@ -155,7 +261,37 @@ def latent_manifold(codes: Tensor, digits: Tensor, decoded: Tensor) -> Drawing:
     return fig, numpy_columns(z1=codes[:500, 0], z2=codes[:500, 1], digit=digits[:500])
 
 
-def saturation(frame: pd.DataFrame) -> Drawing:
+@declare_figure(
+    "interpolation",
+    "Interpolation in pixels, in the VAE's code, in the flow's latents (along an arc), and between two random codes of "
+    "the GAN; MNIST, preset {preset}, seed {seed}.",
+)
+def interpolation(walks: Mapping[str, Tensor]) -> Figure:
+    """Nine images ``(9, 1, 28, 28)`` on the way from one digit to another, one row for each way of walking."""
+    tiles = torch.cat(list(walks.values())).clamp(0, 1)
+    return plotting.image_grid(
+        tiles, cols=9, tile=0.58, pixelated=True, row_titles=list(walks), title="From a 2 to a 7"
+    )
+
+
+@declare_table(
+    "likelihoods",
+    "VAE on the MNIST test set with two likelihoods: both terms of the bound (nats per image), error of "
+    "reconstructions (grey levels of 255), quality of {settings.generated:,} samples; preset {preset}, seed {seed}.",
+    FORMATS,
+)
+def likelihoods(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """One row for each likelihood."""
+    columns = ["likelihood", "reconstruction", "kl", "RMS error", "recognised", "Frechet (mnist-cnn)"]
+    return pd.DataFrame(rows)[columns]
+
+
+@declare_figure(
+    "saturation",
+    "Mean score of generated points and gradient norm of both generator losses while the discriminator trains "
+    "alone; ring of eight Gaussians, seed {seed}.",
+)
+def saturation(frame: pd.DataFrame) -> Drawn:
     """Score and gradient norms of `evaluate.saturation`."""
     fig, (left, right) = plt.subplots(1, 2, figsize=plotting.size(2.2))
     left.plot(frame["step"], frame["fake_score"], color=INK)
@@ -174,7 +310,12 @@ def saturation(frame: pd.DataFrame) -> Drawing:
     return fig, frame
 
 
-def instability(logs: Mapping[tuple[str, int], pd.DataFrame], samples: Tensor) -> Drawing:
+@declare_figure(
+    "instability",
+    "GANs on the ring of eight Gaussians, {settings.seeds} seeds and two generator losses: modes hit by at least 1 "
+    "% of samples, generator loss, and samples of one run (crosses: true centres); preset {preset}.",
+)
+def instability(logs: Mapping[tuple[str, int], pd.DataFrame], samples: Tensor) -> Drawn:
     """Modes found and generator loss of each run ``(objective, seed)``, and the samples of one of them."""
     fig, axes = plt.subplots(1, 3, figsize=plotting.size(2.3))
     named = set()
@@ -193,7 +334,8 @@ def instability(logs: Mapping[tuple[str, int], pd.DataFrame], samples: Tensor) -
     return fig, {f"{kind} {seed}": log[keep] for (kind, seed), log in logs.items()}
 
 
-def ablation(logs: Mapping[str, pd.DataFrame]) -> Drawing:
+@declare_figure("ablation_curves", "Training curves of the ablation, MNIST, preset {preset}, seed {seed}.")
+def ablation_curves(logs: Mapping[str, pd.DataFrame]) -> Drawn:
     """Training curves of the flow's variants."""
     fig, ax = plt.subplots(figsize=plotting.size(2.5))
     shades = ["#262626", "#0173b2", "#029e73", "#cc78bc", "#d55e00"]
@@ -206,3 +348,17 @@ def ablation(logs: Mapping[str, pd.DataFrame]) -> Drawing:
     )
     ax.legend()
     return fig, {title: log[["step", "bits_per_dim"]] for title, log in logs.items()}
+
+
+@declare_table(
+    "ablation",
+    "One change at a time: bits per dimension on the MNIST test set, {settings.ablation.train.steps:,} steps, preset "
+    "{preset}, seed {seed}.",
+    FORMATS,
+    best={"bits/dim": "min"},
+)
+def ablation(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Variants with their bits/dim and parameters; the first row is what the others are compared with."""
+    frame = pd.DataFrame(rows)
+    frame.insert(2, "difference", frame["bits/dim"] - frame["bits/dim"][0])
+    return frame

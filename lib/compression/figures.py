@@ -19,7 +19,6 @@ from lib.plotting import COLOURS, INK, MUTED, Diagram, curve
 
 Drawing = tuple[Figure, Any]
 
-COLOURS |= {"mean-scale hyperprior": "#003f6b", "VVC": "#c44e52"}
 BANDS = ("horizontal", "vertical", "diagonal")
 CHANNELS = ("Y", "C1", "C2")
 _RATES = [0.1, 0.2, 0.5, 1, 2, 5, 10]

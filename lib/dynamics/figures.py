@@ -20,7 +20,6 @@ from lib.plotting import COLOURS, INK, MUTED, Diagram, curve
 
 Drawing = tuple[Figure, Any]
 
-COLOURS |= {"plain VAE": "#949494", "single frames": "#ca9161", "judge": "#7b4fa3"}
 PALETTE = ("#8c8c8c", "#de8f05", "#0173b2", "#d55e00", "#7b4fa3", "#029e73", "#cc78bc")
 """One colour for each expression, neutral first."""
 

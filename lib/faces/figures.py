@@ -16,8 +16,6 @@ from lib.plotting import COLOURS, INK, MUTED, Diagram, curve
 
 Drawing = tuple[Figure, Any]
 
-COLOURS |= {"encoder": "#029e73", "decoder": "#d55e00", "comb": "#d55e00", "separate decoders": "#0173b2"}
-COLOURS |= {"raw": "#949494", "averaged": "#0173b2", "filtered": "#d55e00", "carried": "#029e73", "both": "#7b4fa3"}
 LABELS = {
     "plain": "plain",
     "contrast": "contrast",

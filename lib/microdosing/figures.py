@@ -12,24 +12,10 @@ from matplotlib.figure import Figure
 
 from lib import plotting
 from lib.microdosing.profile import STAGES
-from lib.plotting import COLOURS, INK, MUTED, Diagram, curve
+from lib.plotting import INK, MUTED, Diagram, curve
 
 Drawing = tuple[Figure, Any]
 
-COLOURS |= {
-    "teacher": COLOURS["HiFiC"],
-    "student": COLOURS["MicroRN"],
-    "photographs": "#029e73",
-    "HEVC intra": COLOURS["HEVC"],
-    "motion, student": COLOURS["MicroRN"],
-    "every frame, teacher": COLOURS["HiFiC"],
-    "x264": "#949494",
-    "x265": COLOURS["HEVC"],
-    "base": "#949494",
-    "bikes": "#7b4fa3",
-    "carphone": "#de8f05",
-    "bigbuckbunny": "#cc78bc",
-}
 STAGE_COLOURS = dict(zip(STAGES, ("#949494", "#56b4e9", "#d55e00", "#0173b2"), strict=True))
 METRICS = {"lpips": "LPIPS (lower is better)", "psnr": "PSNR (dB)", "ms_ssim": "MS-SSIM"}
 

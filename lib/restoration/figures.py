@@ -19,7 +19,6 @@ from lib.restoration.prior import NoiseFlow
 
 Drawing = tuple[Figure, Any]
 
-COLOURS |= {"noise": "#d55e00", "JPEG": "#de8f05", "blur": "#0173b2", "box": "#7b4fa3", "BM3D": "#0173b2"}
 DATA_SETS = {"mnist": "#949494", "cifar10": "#de8f05", "faces": "#0173b2", "photos": "#029e73"}
 """One colour for each data set."""
 
@@ -69,7 +68,8 @@ def likelihood_histogram(bits: Mapping[str, np.ndarray]) -> Drawing:
     frame = []
     for name, values in bits.items():
         clean = name == "clean"
-        colour = COLOURS["data"] if clean else COLOURS[name.split()[0]]
+        kind = name.split()[0]
+        colour = COLOURS["data"] if clean else COLOURS["JPEG artefacts" if kind == "JPEG" else kind]
         ax.hist(
             values,
             edges,

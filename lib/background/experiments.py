@@ -1,4 +1,4 @@
-"""Training tasks of chapter 2: what `lib.training` runs for each model."""
+"""What chapter 2 trains: tasks, and the names they are declared under."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from lib.background.config import (
 from lib.background.gan import GAN, ConvDiscriminator, ConvGenerator, discriminator_loss, generator_loss
 from lib.background.vae import VAE, ConvDecoder, ConvEncoder, dense
 from lib.flows import Gaussianise, Logit, MultiScaleFlow, VectorFlow, bits_per_dim, dequantise
-from lib.training import Task, sample_indices
+from lib.training import Task, sample_indices, task
 
 PIXELS = 28 * 28
 
@@ -296,7 +296,29 @@ class RingTask(Task):
         return {"modes": modes, "on_a_mode": share}
 
 
-# Each variant changes one thing of the `ablation` preset.
+@task("classifier")
+def classifier(chapter: BackgroundConfig, seed: int) -> Task:
+    return ClassifierTask("background.classifier", chapter.classifier, chapter, seed)
+
+
+VAES = ("vae", "vae_2d", "vae_bernoulli")
+
+
+@task("{}", VAES)
+def vae(chapter: BackgroundConfig, seed: int, key: str) -> Task:
+    return VAETask(f"background.{key}", getattr(chapter, key), chapter, seed)
+
+
+@task("gan")
+def gan(chapter: BackgroundConfig, seed: int) -> Task:
+    return GANTask("background.gan", chapter.gan, chapter, seed)
+
+
+@task("flow")
+def flow(chapter: BackgroundConfig, seed: int) -> Task:
+    return FlowTask("background.flow", chapter.flow, chapter, seed)
+
+
 ABLATIONS: dict[str, dict] = {
     "reference": {},
     "additive": {"coupling": "additive"},
@@ -304,25 +326,22 @@ ABLATIONS: dict[str, dict] = {
     "no_factor_out": {"factor_out": False},
     "logit": {"preprocess": "logit"},
 }
+"""Each changes one thing of the flow that the preset calls ``ablation``."""
 
 
-def make(model: str, chapter: BackgroundConfig, seed: int) -> Task:
-    """The task of one of `MODELS`, freshly initialised from ``seed``."""
-    name, kind = f"background.{model}", model.split("_", 1)
-    if kind[0] == "ablation":
-        return FlowTask(name, chapter.ablation.model_copy(update=ABLATIONS[kind[1]]), chapter, seed)
-    if kind[0] == "toy":
-        return ToyTask(name, kind[1], chapter.toy, seed)
-    if kind[0] == "ring":
-        objective = kind[1].replace("_", "-")
-        return RingTask(name, chapter.ring.model_copy(update={"objective": objective}), seed)
-    classes = {"classifier": ClassifierTask, "vae": VAETask, "gan": GANTask, "flow": FlowTask}
-    return classes[kind[0]](name, getattr(chapter, model), chapter, seed)
+@task("ablation_{}", ABLATIONS)
+def ablation(chapter: BackgroundConfig, seed: int, key: str) -> Task:
+    return FlowTask(f"background.ablation_{key}", chapter.ablation.model_copy(update=ABLATIONS[key]), chapter, seed)
 
 
-MODELS = (
-    *("classifier", "vae", "vae_2d", "vae_bernoulli", "gan", "flow"),
-    *(f"ablation_{variant}" for variant in ABLATIONS),
-    *("ring_saturating", "ring_non_saturating"),
-    *("toy_vae", "toy_gan", "toy_flow"),
-)
+RINGS = {"saturating": "saturating", "non_saturating": "non-saturating"}
+
+
+@task("ring_{}", RINGS)
+def ring(chapter: BackgroundConfig, seed: int, key: str) -> Task:
+    return RingTask(f"background.ring_{key}", chapter.ring.model_copy(update={"objective": RINGS[key]}), seed)
+
+
+@task("toy_{}", ("vae", "gan", "flow"))
+def toy(chapter: BackgroundConfig, seed: int, key: str) -> Task:
+    return ToyTask(f"background.toy_{key}", key, chapter.toy, seed)

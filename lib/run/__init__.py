@@ -1,0 +1,58 @@
+"""Execute one chapter from top to bottom: ``python -m lib.run CHAPTER [--preset P] [--seed S] [--set key=value ...]``.
+
+    parameters ──checked──► papermill ──► runs/notebooks/<chapter>-<variant>.ipynb  (saved after every cell, kept)
+                                │
+                                └─► figures in their own folder ──on success──┬─► figures/ or runs/figures/<variant>
+                                                                              └─► runs/done/<chapter>-<variant>.json
+
+papermill itself only logs a mistyped parameter and goes on; here everything is checked before the first cell runs. The
+*variant* is the preset and whatever else decides the results (``laptop``, ``smoke-seed3``). Only the plain ``laptop``
+variant writes to ``figures/``, so that a quick or an altered run never replaces the figures that the repository shows.
+The record in ``runs/done`` holds the hash of all that the results depend on; `is_current` compares it.
+
+Exit code 0: everything was done; 1: the chapter failed, the notebook up to there is kept; 2: refused before it started;
+130: interrupted.
+"""
+
+from lib.run.command import main, parse_overrides
+from lib.run.execution import ChapterFailed, Interrupted, execute, threads, update_committed
+from lib.run.kernel import PeakMemory, kernel_environment
+from lib.run.names import (
+    DEFAULTS,
+    check,
+    figures_path,
+    models,
+    notebook_path,
+    notebooks,
+    options,
+    record_path,
+    resolve,
+    variant,
+)
+from lib.run.staging import staged_figures
+from lib.run.staleness import is_current, recipe
+
+__all__ = [
+    "DEFAULTS",
+    "ChapterFailed",
+    "Interrupted",
+    "PeakMemory",
+    "check",
+    "execute",
+    "figures_path",
+    "is_current",
+    "kernel_environment",
+    "main",
+    "models",
+    "notebook_path",
+    "notebooks",
+    "options",
+    "parse_overrides",
+    "recipe",
+    "record_path",
+    "resolve",
+    "staged_figures",
+    "threads",
+    "update_committed",
+    "variant",
+]
