@@ -23,6 +23,7 @@ from lib.faces.expression import (
     region_mask,
     temporal_sums,
 )
+from lib.faces.losses import ssim_map
 from lib.faces.measures import contrast_error, identity_similarity, light_error, seam
 from lib.faces.people import Faces
 from lib.faces.truth import Method, Plain, Truth, answer, infer, truth
@@ -33,8 +34,6 @@ def inside(x: np.ndarray, y: np.ndarray, mask: np.ndarray) -> dict[str, float]:
 
     Outside the mask both images are made equal, and the maps are averaged over the mask only.
     """
-    from lib.faces.tasks import ssim_map
-
     x, y, m = (torch.from_numpy(np.ascontiguousarray(part, np.float32)) for part in (x, y, mask > 0.5))
     x = torch.where(m[..., None] > 0, x, y)
     pair = [part.permute(2, 0, 1)[None] for part in (x, y)]
