@@ -46,15 +46,17 @@ def _mean(rows: list[dict[str, float]]) -> dict[str, float]:
     return {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
 
 
+def reconstruction_rows(network: Comb, faces: Faces, branch: str) -> list[dict[str, float]]:
+    """`inside` of each of one person's faces through a branch, not sharpened."""
+    size = faces.images.shape[1]
+    outputs = infer(network, faces.images, branch, sharpness=0)
+    found = zip(outputs, faces.images, faces.landmarks, strict=True)
+    return [inside(out, image.astype(np.float32) / 255, hull_mask(points, size)) for out, image, points in found]
+
+
 def reconstruction(network: Comb, faces: Mapping[str, Faces]) -> dict[str, float]:
     """Mean `inside` of each person's faces through the person's own branch, not sharpened."""
-    rows = []
-    for name, found in faces.items():
-        size = found.images.shape[1]
-        outputs = infer(network, found.images, name, sharpness=0)
-        for out, image, points in zip(outputs, found.images, found.landmarks, strict=True):
-            rows.append(inside(out, image.astype(np.float32) / 255, hull_mask(points, size)))
-    return _mean(rows)
+    return _mean([row for name, found in faces.items() for row in reconstruction_rows(network, found, name)])
 
 
 def between_people(network: Comb, faces: Mapping[str, Faces]) -> float:
@@ -132,6 +134,10 @@ JUDGES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 """Who judges identity. dlib's networks also find and follow the faces; FaceNet has no part in the pipeline."""
 
 
+JUDGED = 4
+"""Networks judge each so manieth frame, another one in each pair: they take longer than everything else."""
+
+
 def gallery(cast: Mapping[str, Faces], every: int = 1) -> dict[str, dict[str, np.ndarray]]:
     """Mean embedding of everybody's faces by each of `JUDGES`, of unit length: judge -> person -> vector."""
     found = {}
@@ -183,17 +189,18 @@ def swap_table(
         cast: among whom the source is retrieved, beside the people of ``pairs``.
 
     Returns:
-        ``method, target, source, frame``; of the face inside the source's hull ``ssim, psnr, lpips``; of its change
-        by the expression the sums of `change_row`; `lib.faces.expression.OPENINGS` and, as ``<opening>_truth``, those
-        of the truth, read by the same predictor; ``wrong`` and ``change`` of `lib.faces.expression.temporal_sums` from
-        this frame to the next (NaN for the last); and `identity_row` of the composite.
+        ``method, target, source, frame``; of the face inside the source's hull ``ssim, psnr``; of its change by the
+        expression the sums of `change_row`; `lib.faces.expression.OPENINGS` and, as ``<opening>_truth``, those of the
+        truth, read by the same predictor; ``wrong`` and ``change`` of `lib.faces.expression.temporal_sums` from this
+        frame to the next (NaN for the last); in each `JUDGED`-th row of a method ``lpips`` and, of the composite,
+        `identity_row` (else NaN).
     """
     from lib.metrics import Lpips
 
     pairs, perceptual, rows = list(pairs), Lpips(), []
     names = dict.fromkeys([*cast, *(name for pair in pairs for name in pair)])
     known = gallery(people.rendered(list(names), known_frames(frames), size, "validation", False), 2)
-    for target, source in pairs:
+    for number, (target, source) in enumerate(pairs):
         found, following = _clip(target, source, frames, size, every)
         wanted = [openings(crop_landmarks(each.source)) for each in found]
         for name, method in methods.items():
@@ -203,14 +210,16 @@ def swap_table(
             after = answer(method, following, source)
             for index, each in enumerate(found):
                 row = {"method": name, "target": target, "source": source, "frame": index * every}
-                row |= _likeness(shown[index], each, perceptual)
+                row |= inside(shown[index], *_right(each))
                 row |= change_row(each, shown[index], calm[index])
                 row |= openings(crop_landmarks(to8(shown[index])))
                 row |= {f"{key}_truth": value for key, value in wanted[index].items()}
                 if index < len(following):
                     row |= _step((each, following[index]), (shown[index], after[index]))
-                face = composed(shown[index], each)
-                rows.append(row | identity_row(face, each.source_landmarks, source, known))
+                if (number + index) % JUDGED == 0:
+                    row["lpips"] = _lpips(shown[index], each, perceptual)
+                    row |= identity_row(composed(shown[index], each), each.source_landmarks, source, known)
+                rows.append(row)
     return pd.DataFrame(rows)
 
 
@@ -235,15 +244,19 @@ def to8(image: np.ndarray) -> np.ndarray:
     return np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
 
 
-def _likeness(out: np.ndarray, each: Truth, perceptual: torch.nn.Module) -> dict[str, float]:
-    """SSIM, PSNR and LPIPS of one answer to the truth, inside the source's hull."""
-    right = each.source.astype(np.float32) / 255
-    hull = hull_mask(each.source_landmarks, len(out))
+def _right(each: Truth) -> tuple[np.ndarray, np.ndarray]:
+    """The true answer, float32 ``(N, N, 3)`` in 0..1, and the source's hull."""
+    return each.source.astype(np.float32) / 255, hull_mask(each.source_landmarks, len(each.source))
+
+
+def _lpips(out: np.ndarray, each: Truth, perceptual: torch.nn.Module) -> float:
+    """Perceptual distance of one answer to the truth, inside the source's hull."""
+    right, hull = _right(each)
     pair = [
         torch.from_numpy(np.where(hull[..., None] > 0.5, image, right)).permute(2, 0, 1)[None] for image in (out, right)
     ]
     with torch.inference_mode():
-        return {**inside(out, right, hull), "lpips": float(perceptual(*pair))}
+        return float(perceptual(*pair))
 
 
 def composed(out: np.ndarray, each: Truth) -> np.ndarray:

@@ -14,7 +14,7 @@ import pandas as pd
 from lib.faces.comb import Comb, side
 from lib.faces.composite import composite
 from lib.faces.detect import crop_landmarks
-from lib.faces.evaluate import identity_row, masks, to8
+from lib.faces.evaluate import JUDGED, identity_row, masks, to8
 from lib.faces.expression import openings
 from lib.faces.people import Faces
 from lib.faces.truth import infer
@@ -36,7 +36,7 @@ def real_table(
 
     Returns:
         ``method, clip, target, source, frame``, `lib.faces.expression.OPENINGS` of the swap, those of the target as
-        ``<opening>_truth``, and `lib.faces.evaluate.identity_row` of the composite.
+        ``<opening>_truth``, and in each `JUDGED`-th frame `lib.faces.evaluate.identity_row` of the composite.
     """
     rows, size = [], side(network.level)
     for clip, (target, faces) in clips.items():
@@ -55,5 +55,7 @@ def real_table(
                     row = {"method": method, "clip": clip, "target": target, "source": source, "frame": index}
                     row |= openings(crop_landmarks(to8(out)))
                     row |= {f"{key}_truth": value for key, value in wanted[index].items()}
-                    rows.append(row | identity_row(composed, faces.landmarks[index], source, known))
+                    if index % JUDGED == 0:
+                        row |= identity_row(composed, faces.landmarks[index], source, known)
+                    rows.append(row)
     return pd.DataFrame(rows)
