@@ -388,7 +388,7 @@ def test_commands_refuse_in_one_sentence(run, tmp_path):
     for source, told in (
         (mixed, "one size"),
         (tmp_path / "empty", "holds no picture"),
-        (broken, "cannot read the picture"),
+        (broken, "no image that can be read"),
         (small, "at least 8"),
         (tmp_path / "absent", "is no folder"),
     ):

@@ -8,13 +8,14 @@ import pandas as pd
 import pytest
 import torch
 
-from lib import metrics, paths, training
+from lib import paths, training
 from lib.data import DataError, actors, fetch
 from lib.errors import UserError
 from lib.faces import evaluate, expression, facenet, people, real
 from lib.faces.align import template
 from lib.faces.comb import Comb
 from lib.faces.truth import NULLS, answer, nulls, truth
+from lib.vision import metrics
 
 SIDE = 64
 PUBLISHED = [-0.038149, 0.050283, 0.075256, -0.043848]

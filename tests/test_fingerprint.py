@@ -96,7 +96,7 @@ def test_all_symbols_of_a_chapter_take_less_than_a_second():
     assert time.process_time() - begin < 1
 
 
-# --------------------------------------------------------------------------------------------------- what is referred to
+# -------------------------------------------------------------------------------------------------- what is referred to
 
 
 @pytest.fixture
@@ -174,7 +174,8 @@ def test_methods_of_a_study_one_by_one(tree):
 def test_a_default_a_decorator_an_external_name_count_and_wording_does_not(tree):
     text = "import numpy as np\ndef root(x=1):\n    if x: raise ValueError('no')\n    return np.sin(x)\n"
     before = tree(a=text).fingerprint(["lib.a.root"]).digest
-    for old, new in (("x=1", "x=2"), ("np.sin", "np.cos"), ("def root", "@np.vectorize\ndef root"), ("if x", "if not x")):
+    decorated = "@np.vectorize\ndef root"
+    for old, new in (("x=1", "x=2"), ("np.sin", "np.cos"), ("def root", decorated), ("if x", "if not x")):
         assert tree(a=text.replace(old, new)).fingerprint(["lib.a.root"]).digest != before, new
     for old, new in (("'no'", "'never'"), ("(x=1)", "(x: int = 1) -> float"), ("numpy as np", "numpy")):
         changed = text.replace(old, new)
@@ -196,7 +197,7 @@ def test_a_circle_ends(tree):
     assert symbols(code, "a.even") == {"a.even", "a.odd"}
 
 
-# ------------------------------------------------------------------------------------------------------ what a user sees
+# ----------------------------------------------------------------------------------------------------- what a user sees
 
 
 def test_weights_of_other_code_are_loaded_with_a_line(toy, capsys):

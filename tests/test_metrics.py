@@ -14,9 +14,9 @@ from skimage import data as photos
 from skimage.metrics import structural_similarity
 from torch import nn
 
-from lib import metrics
 from lib.data import DataError, fetch
 from lib.errors import UserError
+from lib.vision import metrics
 
 
 def noisy(images: torch.Tensor, sigma: float) -> torch.Tensor:

@@ -151,7 +151,11 @@ def test_restorer_keeps_shape_and_known_pixels(small):
     lost[5:9, 6:12] = True
     result = small.inpaint(image, lost)
     assert result.shape == image.shape and np.array_equal(result[~lost], image[~lost])
-    assert np.array_equal(small.inpaint(image, np.zeros((19, 27), bool)), image)
+    for same in (lost.astype(np.uint8), lost * np.uint8(255), lost.astype(np.float32), lost.astype(int)):
+        assert np.array_equal(small.inpaint(image, same), result)
+    for nothing, message in ((np.zeros((19, 27), bool), "nothing as missing"), (np.full((19, 27), np.nan), "NaN")):
+        with pytest.raises(UserError, match=message):
+            small.inpaint(image, nothing)
     assert small.denoise(image[:, :, 0], 20).shape == (19, 27)
     with pytest.raises(UserError, match="8-bit"):
         small.denoise(image.astype(np.uint16), 20)

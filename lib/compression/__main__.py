@@ -1,9 +1,13 @@
-"""``python -m lib.compression encode IN.png OUT.flow --quality Q`` · ``decode IN.flow OUT.png`` · ``info IN.flow``."""
+"""``python -m lib.compression encode IN.png OUT.flow --quality Q`` · ``decode IN.flow OUT.png`` · ``info IN.flow``.
+
+IN is any picture that `lib.vision.images` reads: 8 bits a channel, one picture, no transparency. It is coded as a
+viewer shows it, upright and in sRGB; what was converted or left out is said on stderr and in the JSON (``converted``,
+``dropped``). OUT is never an input; pipes and devices are written through.
+"""
 
 from __future__ import annotations
 
 import argparse
-import io
 import sys
 import time
 from pathlib import Path
@@ -11,15 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from lib.errors import UserError, command_line, command_parser, explain_os_error, show
+from lib.errors import command_line, command_parser, explain_os_error, show
 
 
 def _arguments() -> argparse.Namespace:
     parser = command_parser("lib.compression", "The flow codec of chapter 5.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def command(name: str, text: str) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+    def command(name: str, text: str, more: str = "") -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=more or text, allow_abbrev=False)
         added.add_argument("input", metavar="IN", type=Path)
         added.add_argument("--json", action="store_true", help="a summary as JSON on stdout")
         if name != "info":
@@ -28,7 +32,11 @@ def _arguments() -> argparse.Namespace:
             added.add_argument("--device", default="cpu", help="cpu (default), auto, cuda; files do not depend on it")
         return added
 
-    command("encode", "An image file to a stream.").add_argument(
+    text = (
+        "An image file (PNG, JPEG, TIFF, WebP, AVIF, HEIC, JPEG 2000, GIF, BMP, PPM) to a stream. EXIF orientation and "
+        "colour profile are applied. Refused: more than 8 bits a channel, transparency, several frames or pages."
+    )
+    command("encode", "An image file to a stream.", text).add_argument(
         "--quality", type=float, default=50.0, help="1..100, higher is better (default 50)"
     )
     command("decode", "A stream to an image file.").add_argument(
@@ -58,29 +66,18 @@ def _read(path: Path) -> bytes:
     return data
 
 
-def _write(path: Path, data: bytes) -> None:
-    from lib.files import write_files
-
-    write_files({path: lambda partial: partial.write_bytes(data) and None})
-
-
-def _image_bytes(image: np.ndarray, path: Path) -> bytes:
-    from PIL import Image
-
-    kinds = {".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP", ".ppm": "PPM", ".pgm": "PPM"}
-    kind = kinds.get(path.suffix.lower())
-    if kind is None:
-        raise UserError(f"cannot write {path.name}: name it with one of {', '.join(kinds)}, which lose nothing")
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, kind)
-    return buffer.getvalue()
-
-
 def _encode(arguments: argparse.Namespace) -> dict[str, Any]:
-    from lib.compression.codec import load, read_image
+    from lib.compression.bitstream import MAX_PIXELS, check_size
+    from lib.compression.codec import load
+    from lib.vision import images
+    from lib.vision.write import Output, told
 
-    image = read_image(arguments.input)
+    out = Output(arguments.output, arguments.input)
+    picture = images.read(arguments.input, most=MAX_PIXELS)
+    image = picture.pixels
+    check_size(image.shape[1], image.shape[0])
     codec = load(arguments.preset, arguments.device)
+    notes = told(picture.converted, picture.dropped)
     height, width = image.shape[:2]
     _say(f"encoding {width} x {height} pixels at quality {arguments.quality:g} ...")
     start = time.perf_counter()
@@ -88,26 +85,32 @@ def _encode(arguments: argparse.Namespace) -> dict[str, Any]:
     seconds = time.perf_counter() - start
     decoded = codec.decompress(data)
     error = np.square(decoded.astype(np.float64) - image).mean()
-    _write(arguments.output, data)
+    out.write(data)
     return {
         "bytes": len(data),
         "bpp": round(8 * len(data) / (width * height), 5),
         "seconds": round(seconds, 3),
         "psnr": round(float(10 * np.log10(255**2 / error)), 3) if error else None,  # null: without any loss
+        **notes,
     }
 
 
 def _decode(arguments: argparse.Namespace) -> dict[str, Any]:
+    from lib.compression.bitstream import unpack
     from lib.compression.codec import load
+    from lib.vision.write import Output, image_bytes, image_format
 
-    _image_bytes(np.zeros((1, 1), np.uint8), arguments.output)  # refuse the name before the work
+    out = Output(arguments.output, arguments.input)  # refuse names before the work
+    image_format(arguments.output)
     data = _read(arguments.input)
+    if unpack(data)[0].grey is False:
+        image_format(arguments.output, (1, 1, 3))
     codec = load(arguments.preset, arguments.device)
     _say(f"decoding {len(data)} bytes ...")
     start = time.perf_counter()
     image = codec.decompress(data, arguments.levels)
     seconds = time.perf_counter() - start
-    _write(arguments.output, _image_bytes(image, arguments.output))
+    out.write(image_bytes(image, arguments.output))
     return {"width": image.shape[1], "height": image.shape[0], "bytes": len(data), "seconds": round(seconds, 3)}
 
 

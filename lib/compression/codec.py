@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lib import config as configs
+from lib.checks import real, whole
 from lib.compression import bitstream
 from lib.compression.bitstream import BitstreamError, Header, LevelDecoder, LevelEncoder
 from lib.compression.exact import check_arithmetic, frozen_layers, side_by_side
@@ -63,10 +64,11 @@ class Codec:
         Raises:
             UserError: not in 1..100.
         """
-        if not (isinstance(quality, (int, float)) and 1 <= quality <= 100):
-            raise UserError(f"quality is {quality!r}, it must lie in 1..100 (higher is better)")
+        number = real(quality)
+        if number is None or not 1 <= number <= 100:
+            raise UserError(f"quality is {quality!r}, it must be a number in 1..100 (higher is better)")
         low, high = self.model.config.step_range
-        step = high * (low / high) ** ((quality - 1) / 99)
+        step = high * (low / high) ** ((number - 1) / 99)
         return round(step / bitstream.STEP_UNIT) * bitstream.STEP_UNIT
 
     # ------------------------------------------------------------------------------------------------------- encode
@@ -206,9 +208,10 @@ class Codec:
         """
         header, payloads = self._open(data)
         if levels is not None:
-            if not (isinstance(levels, int) and 1 <= levels <= self.model.depth + 1):
+            count = whole(levels)
+            if count is None or not 1 <= count <= self.model.depth + 1:
                 raise UserError(f"levels is {levels!r}, this codec has 1..{self.model.depth + 1}")
-            payloads = payloads[:levels]
+            payloads = payloads[:count]
         return _to_bytes(self._decode(header, payloads), header.grey)
 
     def symbols(self, data: bytes) -> list[np.ndarray]:
@@ -436,26 +439,13 @@ def load(preset: str = "laptop", device: str = "cpu", seed: int = 0) -> Codec:
 
 
 def read_image(path: Path) -> np.ndarray:
-    """An image file as uint8 ``(H, W, 3)`` or, where it is grey, ``(H, W)``.
+    """An image file as a viewer shows it, uint8 ``(H, W, 3)`` or, where it is grey, ``(H, W)``.
 
     Raises:
-        UserError: missing, no image, too large, or one with transparency or more than 8 bits.
+        UserError: missing, no image, too large, or one with transparency or more than 8 bits; see `lib.vision.images`.
     """
-    from PIL import Image, UnidentifiedImageError
+    from lib.vision import images
 
-    from lib.errors import explain_os_error
-
-    try:
-        with Image.open(path) as picture:
-            bitstream.check_size(*picture.size)
-            if picture.mode in ("L", "1"):
-                return np.array(picture.convert("L"))
-            if picture.mode not in ("RGB", "P", "YCbCr", "CMYK") or "transparency" in picture.info:
-                raise UserError(f"{path} has mode {picture.mode}: the codec takes 8-bit grey and RGB; convert it first")
-            return np.array(picture.convert("RGB"))
-    except (UnidentifiedImageError, SyntaxError):  # Pillow reports some broken PNG files as the latter
-        raise UserError(f"{path} is no image that can be read; give a PNG, JPEG, TIFF or WebP file") from None
-    except OSError as error:
-        if error.errno is None:
-            raise UserError(f"{path} is damaged ({error}); give a whole image file") from None
-        raise explain_os_error(error, path, "read") from None
+    image = images.read(path, most=bitstream.MAX_PIXELS).pixels
+    bitstream.check_size(image.shape[1], image.shape[0])
+    return image

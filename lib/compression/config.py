@@ -56,7 +56,7 @@ class LearnedConfig(Config):
 class ChapterConfig(Config):
     """Chapter 5."""
 
-    training_set: Literal["embedded", "clean", "cq100", "clic2020", "div2k"] = Field(description="to train on")
+    training_set: Literal["embedded", "clean", "cq100", "clic2020-train", "div2k"] = Field(description="to train on")
     evaluation_crop: int = Field(ge=16, description="held-out photos are cropped to at most this side while validating")
     image_sets: tuple[Literal["kodak", "held-out", "crops"], ...] = Field(
         min_length=1, description="photographs that codecs are compared on, the main set first"

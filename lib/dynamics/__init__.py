@@ -24,7 +24,6 @@ TASKS = MODELS
 SHIPPED = {"faces": "faces", "people": "people_0", "sprites": "sprites", "digits": "digits"}
 """Models that `load` knows, and their tasks."""
 _MAX_FRAMES, _MAX_PIXELS = 1000, 64_000_000
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 
 __all__ = ["SHIPPED", "TASKS", "DisentanglingModel", "DynamicsConfig", "load", "read_frames", "task"]
 
@@ -62,46 +61,46 @@ def load(preset: str = "laptop", model: str = "faces", device: str = "cpu") -> D
     return wanted.model
 
 
-def read_frames(folder: Path, channels: int = 3) -> tuple[list[str], torch.Tensor]:
-    """The pictures of a folder in the order of their names: names and frames ``(T, C, 64, 64)`` in [0, 1].
+def read_frames(folder: Path, channels: int = 3, notes: list[str] | None = None) -> tuple[list[str], torch.Tensor]:
+    """The pictures of a folder in their natural order (2 before 10): names and frames ``(T, C, 64, 64)`` in [0, 1].
 
-    Pictures larger than 64 pixels are reduced, their middle square if they are not square.
+    Pictures larger than 64 pixels are reduced, their middle square if they are not square. They are read as a viewer
+    shows them (see `lib.vision.images`); hidden files are passed over.
+
+    Args:
+        folder: of the frames of one sequence.
+        channels: 1 or 3.
+        notes: what was converted on the way is added to it.
 
     Raises:
-        UserError: no such folder, no picture in it, pictures of several sizes, too many, or one that cannot be read.
+        UserError: no such folder, no picture in it, pictures of several sizes or kinds, too many, or one that cannot be
+            read or is transparent.
     """
     from PIL import Image
 
-    if not folder.is_dir():
-        raise UserError(f"{folder} is no folder; name one that holds the frames of one sequence")
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
-    if not paths:
-        raise UserError(f"{folder} holds no picture ({', '.join(_SUFFIXES)})")
-    if len(paths) > _MAX_FRAMES:
-        raise UserError(f"{folder} holds {len(paths)} pictures; at most {_MAX_FRAMES} are taken, choose some")
+    from lib.vision import images
+
+    paths = images.frames_of(folder, _MAX_FRAMES)
     frames, first = [], None
     for path in paths:
-        try:
-            with Image.open(path) as picture:
-                size = picture.size
-                if size[0] * size[1] > _MAX_PIXELS:
-                    raise UserError(f"{path} has {size[0]}x{size[1]} pixels, more than {_MAX_PIXELS:,}; reduce it")
-                first = first or (path.name, size)
-                if size != first[1]:
-                    raise UserError(
-                        f"{path.name} has {size[0]}x{size[1]} pixels, {first[0]} has {first[1][0]}x{first[1][1]}: "
-                        "the frames of a sequence have one size"
-                    )
-                if min(size) < 8:
-                    raise UserError(f"{path.name} has {size[0]}x{size[1]} pixels; frames have at least 8 each way")
-                side = min(size)
-                left, top = (size[0] - side) // 2, (size[1] - side) // 2
-                square = picture.convert("RGB" if channels == 3 else "L").crop((left, top, left + side, top + side))
-                square = square.resize(
-                    (IMAGE, IMAGE), Image.Resampling.BOX if side > IMAGE else Image.Resampling.BICUBIC
-                )
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise UserError(f"cannot read the picture {path}: {' '.join(str(error).split())}") from None
+        picture = images.read(path, most=_MAX_PIXELS)
+        height, width = picture.pixels.shape[:2]
+        first = first or (path.name, (width, height))
+        if (width, height) != first[1]:
+            raise UserError(
+                f"{path.name} has {width}x{height} pixels, {first[0]} has {first[1][0]}x{first[1][1]}: "
+                "the frames of a sequence have one size"
+            )
+        side = min(height, width)
+        if side < 8:
+            raise UserError(f"{path.name} has {width}x{height} pixels; frames have at least 8 each way")
+        left, top = (width - side) // 2, (height - side) // 2
+        shown = Image.fromarray(picture.pixels).convert("RGB" if channels == 3 else "L")
+        square = shown.crop((left, top, left + side, top + side)).resize(
+            (IMAGE, IMAGE), Image.Resampling.BOX if side > IMAGE else Image.Resampling.BICUBIC
+        )
         frames.append(np.asarray(square).reshape(IMAGE, IMAGE, channels))
+        if notes is not None:
+            notes += picture.converted
     check_sets([np.array(frames)])
     return [path.name for path in paths], as_frames(np.array(frames))

@@ -1,9 +1,13 @@
-"""``python -m lib.dynamics encode FRAMES_DIR OUT.json`` · ``swap STATIC_DIR DYNAMIC_DIR OUT.png``."""
+"""``python -m lib.dynamics encode FRAMES_DIR OUT.json`` · ``swap STATIC_DIR DYNAMIC_DIR OUT.png``.
+
+Frames are the pictures of a folder in natural order (frame_2 before frame_10), of one kind and size, read as a viewer
+shows them (see `lib.vision.images`); hidden files are passed over, transparent pictures and those with more than 8 bits
+a channel refused. OUT is never a picture of these folders; pipes and devices are written through.
+"""
 
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import sys
 from pathlib import Path
@@ -32,10 +36,11 @@ def _arguments() -> argparse.Namespace:
 
 def _encode(arguments: argparse.Namespace) -> dict[str, Any]:
     from lib.dynamics import load, read_frames
-    from lib.files import write_files
+    from lib.vision.write import Output, told
 
+    out, notes = Output(arguments.output, arguments.frames_dir), []
     model = load(arguments.preset, arguments.model)
-    names, frames = read_frames(arguments.frames_dir, model.channels)
+    names, frames = read_frames(arguments.frames_dir, model.channels, notes)
     static, dynamic = model.codes(frames[None])
     codes = {
         "model": f"{arguments.model}-{arguments.preset}",
@@ -43,32 +48,29 @@ def _encode(arguments: argparse.Namespace) -> dict[str, Any]:
         "dynamic": {name: code.tolist() for name, code in zip(names, dynamic[0], strict=True)},
     }
     text = json.dumps(codes, indent=1) + "\n"
-    write_files({arguments.output: lambda partial: partial.write_text(text, encoding="utf-8") and None})
-    return {"frames": len(names), "static_size": static.shape[1], "dynamic_size": dynamic.shape[2]}
+    out.write(text.encode())
+    return {"frames": len(names), "static_size": static.shape[1], "dynamic_size": dynamic.shape[2], **told(notes)}
 
 
 def _swap(arguments: argparse.Namespace) -> dict[str, Any]:
     import numpy as np
-    from PIL import Image
 
     from lib.dynamics import load, read_frames
     from lib.dynamics.study import to_images
-    from lib.files import write_files
+    from lib.vision.write import Output, image_bytes, told
 
     if arguments.output.suffix.lower() != ".png":
         raise UserError(f"cannot write {arguments.output.name}: the picture is a PNG, name it OUT.png")
+    out, notes = Output(arguments.output, arguments.static_dir, arguments.dynamic_dir), []
     model = load(arguments.preset, arguments.model)
-    _, who = read_frames(arguments.static_dir, model.channels)
-    names, what = read_frames(arguments.dynamic_dir, model.channels)
+    _, who = read_frames(arguments.static_dir, model.channels, notes)
+    names, what = read_frames(arguments.dynamic_dir, model.channels, notes)
     static, _ = model.codes(who[None])
     _, dynamic = model.codes(what[None])
     rows = [to_images(what), to_images(model.decode(static, dynamic)[0])]
     picture = np.concatenate([np.concatenate(list(row), 1) for row in rows], 0)
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG")
-    data = buffer.getvalue()
-    write_files({arguments.output: lambda partial: partial.write_bytes(data) and None})
-    return {"frames": len(names), "width": picture.shape[1], "height": picture.shape[0]}
+    out.write(image_bytes(picture, arguments.output))
+    return {"frames": len(names), "width": picture.shape[1], "height": picture.shape[0], **told(notes)}
 
 
 def main() -> None:

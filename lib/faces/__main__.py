@@ -1,4 +1,9 @@
-"""``python -m lib.faces swap IN.mp4 OUT.mp4 --identity NAME`` and ``python -m lib.faces identities``."""
+"""``python -m lib.faces swap IN.mp4 OUT.mp4 --identity NAME`` and ``python -m lib.faces identities``.
+
+Carried from IN to OUT: the time of every frame, sound (coded as AAC where the container does not take it), pixel
+aspect, colour tags, black and white, title and time code. Rotation and mirroring are applied; more than 8 bits become
+8. Refused: HDR. What is converted or left out is said on stderr and in the JSON (``converted``, ``dropped``).
+"""
 
 from __future__ import annotations
 
@@ -23,7 +28,11 @@ def _arguments() -> argparse.Namespace:
         added.add_argument("--json", action="store_true", help="the result as JSON on stdout")
         return added
 
-    swap = command("swap", "A video with another face; frames without a face pass through.")
+    swap = command(
+        "swap",
+        "A video with another face. One person is followed across cuts; frames without that person pass through and "
+        "are counted. Sound, time stamps and looks are kept; HDR is refused.",
+    )
     swap.add_argument("input", metavar="IN", type=Path)
     swap.add_argument("output", metavar="OUT", type=Path)
     swap.add_argument("--identity", required=True, help="whose face; `identities` lists them")

@@ -195,7 +195,7 @@ def swap_table(
         frame to the next (NaN for the last); in each `JUDGED`-th row of a method ``lpips`` and, of the composite,
         `identity_row` (else NaN).
     """
-    from lib.metrics import Lpips
+    from lib.vision.metrics import Lpips
 
     pairs, perceptual, rows = list(pairs), Lpips(), []
     names = dict.fromkeys([*cast, *(name for pair in pairs for name in pair)])

@@ -193,7 +193,7 @@ def second_clip(name: str, side: int, boxes: int, window: int) -> tuple[str, Fac
 
 def real_clip(name: str, speaker: str) -> list[np.ndarray]:
     """The frames of a real person's clip, uint8 ``(H, W, 3)``."""
-    from lib import video
+    from lib.vision import video
 
     if name == "rendered":
         return [shot.render(speaker, 192, supersample=1).image for shot in test_shots(speaker, STAND_IN_FRAMES)]
@@ -202,7 +202,7 @@ def real_clip(name: str, speaker: str) -> list[np.ndarray]:
 
 def clip_faces(path: Path, side: int, boxes: int = 8, window: int = 7) -> Faces:
     """The aligned faces of one clip; frames without a face are left out."""
-    from lib import video
+    from lib.vision import video
     from lib.faces.detect import DlibDetector, track
 
     found = track(video.read(path), DlibDetector(boxes), "largest", window)

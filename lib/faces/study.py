@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 
 from lib import config as configs
-from lib import store, video
+from lib import store
 from lib.faces import evaluate, people, pictures
 from lib.faces import real as speakers
 from lib.faces.baselines import Warp
@@ -31,6 +31,7 @@ from lib.faces.people import Faces
 from lib.faces.pipeline import STAGES, Swapper
 from lib.faces.stability import stability_rows
 from lib.faces.truth import NULLS, Method, Plain, nulls
+from lib.vision import video
 
 METHODS = {
     "comb": "comb",

@@ -1,4 +1,9 @@
-"""``python -m lib.microdosing encode IN.mp4 OUT.mdc [--bpp B]`` · ``decode IN.mdc OUT.mp4`` · ``info IN.mdc``."""
+"""``python -m lib.microdosing encode IN.mp4 OUT.mdc [--bpp B]`` · ``decode IN.mdc OUT.mp4`` · ``info IN.mdc``.
+
+A stream holds pictures at a constant rate and nothing else: sound, time stamps of a variable rate, pixel aspect and the
+like are left out, which is said on stderr and in the JSON (``dropped``). Films are read as players show them: rotation,
+mirroring and colour tags applied; more than 8 bits become 8, HDR is refused.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +11,16 @@ import argparse
 import itertools
 import sys
 import time
+from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lib.errors import UserError, command_line, command_parser, explain_os_error, show
+
+if TYPE_CHECKING:
+    from lib.vision.video import Info
 
 MOST_MEMORY = 2**32  # bytes of the frames of a sequence
 
@@ -30,7 +39,11 @@ def _arguments() -> argparse.Namespace:
             added.add_argument("--device", default="cpu", help="cpu (default), auto, cuda")
         return added
 
-    encode = command("encode", "A video to a stream; a student is distilled on it and travels along.")
+    encode = command(
+        "encode",
+        "A video to a stream; a student is distilled on it and travels along. A stream holds pictures at a constant "
+        "rate: sound and variable time stamps are left out, and named. HDR is refused.",
+    )
     encode.add_argument("--bpp", type=float, metavar="B", help="most bits per pixel, the student's weights included")
     encode.add_argument("--bits", type=int, default=8, help="of the student's weights, 2..8 (default 8)")
     encode.add_argument("--group", type=int, default=1, help="frames from key frame to key frame (default 1: all are)")
@@ -66,25 +79,32 @@ def read(path: Path) -> bytes:
 
 def _encode(arguments: argparse.Namespace) -> dict[str, Any]:
     from lib import config as configs
-    from lib import video
-    from lib.files import write_atomically
     from lib.microdosing import codec as codecs
     from lib.microdosing import fit, load_student
+    from lib.vision import video
+    from lib.vision.write import Output, told
 
     if arguments.frames is not None and arguments.frames < 1:
         raise UserError(f"--frames is {arguments.frames}, it must be at least 1")
-    codecs.checked_bits(arguments.bits)  # before the work
+    codecs.checked_bits(arguments.bits)  # all of this before the work
+    codecs.checked_group(arguments.group)
+    if arguments.bpp is not None:
+        codecs.checked_bpp(arguments.bpp)
+    out = Output(arguments.output, arguments.input)
     about = video.probe(arguments.input)
     codec = codecs.load(arguments.preset, arguments.device)
     config = configs.load("06_microdosing", arguments.preset).student
     if arguments.fit_steps is not None:
         config = configs.override(config, {"train.steps": arguments.fit_steps})
-    frames, left = [], MOST_MEMORY
-    for frame in itertools.islice(video.read(arguments.input), arguments.frames):
-        left -= frame.nbytes
+    frames, stamps, left, damage = [], [], MOST_MEMORY, []
+    for frame in itertools.islice(video.frames(arguments.input, damage), arguments.frames):
+        left -= frame.image.nbytes
         if left < 0:
             raise UserError(f"{arguments.input} does not fit into memory after {len(frames)} frames; use --frames")
-        frames.append(frame)
+        frames.append(frame.image)
+        stamps.append(frame.time)
+    rate, dropped = _timing(about, stamps)
+    dropped += [*about.notes[1], *video.beside(arguments.input), *damage]
     times: dict[str, float] = {}
     student = None
     start = time.perf_counter()
@@ -99,13 +119,13 @@ def _encode(arguments: argparse.Namespace) -> dict[str, Any]:
         step = codec.choose_step(frames, arguments.bpp, student, **options)
     _say(f"encoding with step {step:g} ...")
     start = time.perf_counter()
-    data = codec.compress_sequence(frames, student, step=step, rate=about.rate, **options)
+    data = codec.compress_sequence(frames, student, step=step, rate=rate, **options)
     times["encode"] = time.perf_counter() - start
     error = [
         np.square(decoded.astype(np.float64) - frame).mean()
         for decoded, frame in zip(codec.decompress_sequence(data), frames, strict=True)
     ]
-    write_atomically(arguments.output, data)
+    out.write(data)
     return {
         "bytes": len(data),
         "bpp": round(8 * len(data) / (about.width * about.height * len(frames)), 5),
@@ -114,22 +134,39 @@ def _encode(arguments: argparse.Namespace) -> dict[str, Any]:
         "step": step,
         "psnr": round(float(np.mean(10 * np.log10(255**2 / np.maximum(error, 1e-9)))), 3),
         "seconds": {name: round(value, 2) for name, value in times.items()},
+        **told(about.notes[0], dropped),
     }
 
 
-def _decode(arguments: argparse.Namespace) -> dict[str, Any]:
-    from lib import video
-    from lib.microdosing import codec as codecs
+def _timing(about: Info, stamps: list[Fraction]) -> tuple[Fraction, list[str]]:
+    """The constant rate of a stream, and what of a film's timing has no place in it."""
+    dropped = []
+    rate = about.rate
+    if len(stamps) > 1 and stamps[-1] > stamps[0]:
+        mean = (len(stamps) - 1) / (stamps[-1] - stamps[0])
+        rate = rate if abs(rate / mean - 1) < Fraction(1, 100) else mean.limit_denominator(1001)
+        off = max(abs(stamp - stamps[0] - number / rate) for number, stamp in enumerate(stamps))
+        if off > Fraction(1, 2) / rate:
+            dropped.append(f"time stamps of a variable rate (frames are up to {1000 * float(off):.0f} ms off)")
+    if about.aspect != 1:
+        dropped.append(f"pixel aspect {about.aspect.numerator}:{about.aspect.denominator}")
+    return min(rate, Fraction(1000)), dropped
 
-    if arguments.output.suffix.lower() not in video.FORMATS:
-        raise UserError(f"cannot write {arguments.output.name}: name it with one of {', '.join(video.FORMATS)}")
+
+def _decode(arguments: argparse.Namespace) -> dict[str, Any]:
+    from lib.microdosing import codec as codecs
+    from lib.vision import video
+    from lib.vision.write import Output
+
+    video.check_suffix(arguments.output)
+    out = Output(arguments.output, arguments.input)
     data = read(arguments.input)
     codec = codecs.load(arguments.preset, arguments.device)
     header = codec.open(data).header
     _say(f"decoding {len(data)} bytes ...")
     start = time.perf_counter()
     frames = codec.decompress_sequence(data, arguments.first, arguments.frames)
-    count = video.write(arguments.output, frames, header.rate, crf=8)
+    count = video.write(out, frames, header.rate, crf=8)
     seconds = round(time.perf_counter() - start, 3)
     return {"frames": count, "width": header.width, "height": header.height, "bytes": len(data), "seconds": seconds}
 

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from lib import config as configs
+from lib.checks import real, whole
 from lib.entropy import LARGEST, BitstreamError, SymbolDecoder, SymbolEncoder, Tables
 from lib.errors import UserError
 from lib.microdosing import motion as motions
@@ -145,8 +146,7 @@ class Codec:
         information = b"" if student is None else side.pack(student.folded(), student.config, checked_bits(bits))
         weights = self._weights(information)
         step = rounded_step(step)
-        if not isinstance(group, int) or group < 1:
-            raise UserError(f"group is {group!r}, it must be a whole number of frames, at least 1")
+        group = checked_group(group)
         if group > 1 and self.motion is None:
             raise UserError("there are no trained motion networks: code every frame by itself (group 1)")
         parts: list[tuple[bool, bytes]] = []
@@ -187,8 +187,7 @@ class Codec:
         Raises:
             UserError: the budget cannot be met; says what the least is.
         """
-        if not (isinstance(bpp, (int, float)) and bpp > 0):
-            raise UserError(f"bpp is {bpp!r}, it must be above 0")
+        bpp = checked_bpp(bpp)
         pixels = frames[0].shape[0] * frames[0].shape[1]
         information = 0 if student is None else len(side.pack(student.folded(), student.config, checked_bits(bits)))
         overhead = 8 * information / (pixels * len(frames))
@@ -229,9 +228,11 @@ class Codec:
         """
         opened = self.open(data)
         header = opened.header
-        last = len(header.keys) if count is None else first + count
-        if not (isinstance(first, int) and 0 <= first < last <= len(header.keys)):
-            raise UserError(f"the stream has the frames 0 to {len(header.keys) - 1}, not {first} to {last - 1}")
+        start, number = whole(first), len(header.keys) - (whole(first) or 0) if count is None else whole(count)
+        if start is None or number is None or start < 0 or number < 1 or start + number > len(header.keys):
+            asked = f"from {first!r}" + ("" if count is None else f" the next {count!r}")
+            raise UserError(f"the stream has the frames 0 to {len(header.keys) - 1}, not {asked}")
+        first, last = start, start + number
         weights = self._weights(opened.side)
         return self._frames(opened, weights, first, last)
 
@@ -297,16 +298,34 @@ def rounded_step(step: float) -> float:
     Raises:
         UserError: out of range.
     """
-    if not (isinstance(step, (int, float)) and STEP_UNIT <= step <= stream.MAX_STEP * STEP_UNIT):
+    number = real(step)
+    if number is None or not STEP_UNIT <= number <= stream.MAX_STEP * STEP_UNIT:
         raise UserError(f"step is {step!r}, it must lie in {STEP_UNIT:g}..{stream.MAX_STEP * STEP_UNIT:g}")
-    return round(step / STEP_UNIT) * STEP_UNIT
+    return round(number / STEP_UNIT) * STEP_UNIT
 
 
 def checked_bits(bits: int) -> int:
     """``bits``, or a `UserError` where weights cannot have so many."""
-    if not (isinstance(bits, int) and side.FEWEST_BITS <= bits <= side.MOST_BITS):
+    number = whole(bits)
+    if number is None or not side.FEWEST_BITS <= number <= side.MOST_BITS:
         raise UserError(f"bits is {bits!r}: weights take {side.FEWEST_BITS} to {side.MOST_BITS} bits each")
-    return bits
+    return number
+
+
+def checked_group(group: int) -> int:
+    """``group``, or a `UserError` where it is no whole number of frames."""
+    number = whole(group)
+    if number is None or number < 1:
+        raise UserError(f"group is {group!r}, it must be a whole number of frames, at least 1")
+    return number
+
+
+def checked_bpp(bpp: float) -> float:
+    """``bpp``, or a `UserError` where it is no budget."""
+    number = real(bpp)
+    if number is None or not 0 < number < math.inf:
+        raise UserError(f"bpp is {bpp!r}, it must be above 0 and finite")
+    return number
 
 
 def _checked_rate(rate: Fraction) -> Fraction:

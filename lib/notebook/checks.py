@@ -30,6 +30,7 @@ SECTIONS = (
 )
 """What the second-level headings name, in this order, below the one first-level heading: the anatomy of a chapter."""
 CODE_LINES, CELL_LINES, MEGABYTES = 350, 25, 3
+WORDS_PER_LINE = (8.0, 13.0)
 
 _FOLDERS = "home|root|work|tmp|Users|mnt|usr|opt|var|scratch"
 _PATH = re.compile(rf"(?<![\w.:/~-])(?:/(?:{_FOLDERS})/|[A-Za-z]:\\)[\w.\\/-]*")

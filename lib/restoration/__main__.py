@@ -1,33 +1,40 @@
-"""The command ``python -m lib.restoration restore IN.png OUT.png --task denoise | deblock | inpaint``."""
+"""The command ``python -m lib.restoration restore IN.png OUT.png --task denoise | deblock | inpaint``.
+
+IN is any picture that `lib.vision.images` reads: 8 bits a channel, one picture, no transparency. The result lies
+upright. Its values stay in the colours of the file's ICC profile, which OUT carries (PNG, TIFF; elsewhere they are
+converted to sRGB). What was converted or left out is said on stderr and in the JSON (``converted``, ``dropped``).
+OUT is never an input; pipes and devices are written through.
+"""
 
 from __future__ import annotations
 
 import argparse
-import io
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
-from lib.errors import UserError, command_line, command_parser, show
-
-_KINDS = {".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP", ".ppm": "PPM", ".pgm": "PPM"}
+from lib.errors import command_line, command_parser, show
+from lib.vision.write import Output, image_bytes, image_format, told
 
 
 def _arguments() -> argparse.Namespace:
     parser = command_parser("lib.restoration", "Image restoration with the flow prior of chapter 4.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    text = "Restore an image file. deblock uses how the image was quantised, where file or pixels tell."
+    text = (
+        "Restore an image file (PNG, JPEG, TIFF, WebP, AVIF, HEIC, JPEG 2000, GIF, BMP, PPM). deblock uses how the "
+        "image was quantised, where file or pixels tell. EXIF orientation is applied, a colour profile carried. "
+        "Refused: more than 8 bits a channel, transparency, several frames or pages."
+    )
     restore = commands.add_parser("restore", help=text, description=text, allow_abbrev=False)
     add = restore.add_argument
     add("input", metavar="IN", type=Path)
     add("output", metavar="OUT", type=Path, help="a file that loses nothing, for example .png")
     add("--task", required=True, choices=("denoise", "deblock", "inpaint"))
     add("--sigma", type=float, help="denoise: noise level in grey levels (default: estimated from the likelihood)")
-    add("--mask", type=Path, help="inpaint: an image of the same size, white = missing")
+    add("--mask", type=Path, help="inpaint: an image of the same size, white (or 1) = missing")
     add(
         "--prior", default="photos", choices=("photos", "cifar10", "faces", "mnist"), help="trained on (default photos)"
     )
@@ -42,30 +49,24 @@ def _arguments() -> argparse.Namespace:
             parser.error("--sigma belongs to --task denoise")
         if not 0 < arguments.sigma <= 255:  # also refuses NaN
             parser.error(f"--sigma is {arguments.sigma:g}, it must lie in (0, 255]")
-    if arguments.output.suffix.lower() not in _KINDS:
-        raise UserError(f"cannot write {arguments.output.name}: name it with one of {', '.join(_KINDS)}")
+    image_format(arguments.output)
     return arguments
-
-
-def _write(path: Path, image: np.ndarray) -> None:
-    from PIL import Image
-
-    from lib.files import write_atomically
-
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, _KINDS[path.suffix.lower()])
-    write_atomically(path, buffer.getvalue())
 
 
 def _restore(arguments: argparse.Namespace) -> dict[str, Any]:
     from lib.restoration.restorer import check_mask, load, read_image
+    from lib.vision.images import turned
 
-    image, quantisation = read_image(arguments.input)
+    out = Output(arguments.output, arguments.input, *([arguments.mask] if arguments.mask else []))
+    picture = read_image(arguments.input, shown=False)  # as quantised, and in its own colours
+    image, quantisation = picture.pixels, picture.detail
+    image_format(arguments.output, image.shape)
     mask = None
-    if arguments.mask is not None:
-        mask = check_mask(read_image(arguments.mask)[0], image)
+    if arguments.mask is not None:  # drawn on what is seen
+        upright = check_mask(read_image(arguments.mask).pixels, turned(image, picture.orientation))
+        mask = turned(upright, picture.orientation, back=True)
     restorer = load(arguments.preset, arguments.prior, arguments.device)
-    result: dict[str, Any] = {"task": arguments.task, "width": image.shape[1], "height": image.shape[0]}
+    result: dict[str, Any] = {"task": arguments.task}
     start = time.perf_counter()
     with tqdm(desc=arguments.task, unit="step", file=sys.stderr) as bar:
 
@@ -89,8 +90,12 @@ def _restore(arguments: argparse.Namespace) -> dict[str, Any]:
             result["missing"] = round(float(mask.mean()), 5)
             restored = restorer.inpaint(image, mask, progress)
     result["seconds"] = round(time.perf_counter() - start, 3)
-    _write(arguments.output, restored)
-    return result | {"bytes": arguments.output.stat().st_size}
+    restored, notes = turned(restored, picture.orientation), list(picture.converted)
+    if picture.orientation != 1:
+        notes.append(f"turned upright (EXIF orientation {picture.orientation})")
+    size = {"width": restored.shape[1], "height": restored.shape[0]}
+    written = out.write(image_bytes(restored, arguments.output, picture.profile))
+    return {"task": arguments.task, **size, **result, "bytes": written, **told(notes, picture.dropped)}
 
 
 def main() -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lib.errors import UserError, explain_os_error
+from lib.errors import UserError
 from lib.restoration import solve
 from lib.restoration.config import DataSet
 from lib.restoration.degradations import (
@@ -23,6 +24,8 @@ from lib.restoration.degradations import (
 )
 from lib.restoration.images import FACE_SIDE
 from lib.restoration.prior import NoiseFlow
+from lib.vision import images
+from lib.vision.images import Picture
 
 SMALLEST = 8  # pixels: below this there is no structure to restore from
 LARGEST = 64 * 2**20  # pixels
@@ -116,11 +119,9 @@ class Restorer:
         """Pixels where ``mask`` ``(H, W)`` is true are lost and filled; the others stay as they are.
 
         Raises:
-            UserError: the mask has another size, or covers everything.
+            UserError: the mask has another size, or covers nothing or everything.
         """
         x, lost = self.tensor(image), check_mask(mask, image)
-        if not lost.any():
-            return np.array(image)
         where = torch.from_numpy(lost)[None, None].to(x)
         result = self._restored(Masked(x * (1 - where), ROUNDING, mask=where), image, progress)
         return np.where(lost if image.ndim == 2 else lost[:, :, None], result, image)
@@ -157,10 +158,13 @@ def check_pixels(image: np.ndarray) -> None:
 
 
 def check_mask(mask: np.ndarray, image: np.ndarray) -> np.ndarray:
-    """``mask`` as booleans ``(H, W)``; grey levels from 128 on count as missing.
+    """``mask`` as booleans ``(H, W)``: true is missing.
+
+    Booleans, values of 0 and 1, and floats in 0..1 (from 0.5 on) mean what they say; of grey levels those from 128 on
+    are missing.
 
     Raises:
-        UserError: another size than the image, or everything is missing.
+        UserError: another size than the image, NaN, nothing is missing, or everything is.
     """
     mask = np.asarray(mask)
     if mask.ndim == 3:
@@ -170,38 +174,31 @@ def check_mask(mask: np.ndarray, image: np.ndarray) -> np.ndarray:
             f"the mask has {mask.shape[1]} x {mask.shape[0]} pixels, the image {image.shape[1]} x {image.shape[0]}: "
             "give a mask of the image's size"
         )
-    lost = mask if mask.dtype == bool else mask >= 128
+    if np.issubdtype(mask.dtype, np.floating) and not np.isfinite(mask).all():
+        raise UserError("the mask holds NaN or infinity; give one of zeros and ones")
+    lost = mask if mask.dtype == bool else mask >= (0.5 if mask.max() <= 1 else 128)
     if lost.all():
         raise UserError("the mask covers the whole image (white = missing); leave some of it black")
+    if not lost.any():
+        raise UserError("the mask marks nothing as missing (white = missing); there is nothing to fill")
     return lost
 
 
-def read_image(path: Path) -> tuple[np.ndarray, Quantisation | None]:
-    """An image file as uint8 ``(H, W, 3)`` or, grey, ``(H, W)``, and its quantisation if it is a JPEG file.
+def read_image(path: Path, shown: bool = True) -> Picture:
+    """An image file of a size that can be restored; its ``detail`` is the quantisation, where it is a JPEG file.
+
+    Args:
+        path: of any picture that `lib.vision.images` reads.
+        shown: upright and in sRGB; else as stored: the quantisation belongs to those pixels only.
 
     Raises:
         UserError: missing, no image, damaged, too large or small, with transparency or more than 8 bits.
     """
-    from PIL import Image, UnidentifiedImageError
 
-    try:
-        with Image.open(path) as picture:
-            if picture.width * picture.height > LARGEST:
-                raise UserError(f"{path} has {picture.width} x {picture.height} pixels, more than {LARGEST} in all")
-            if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
-                raise UserError(f"{path} has an alpha channel, of which nothing is known here; flatten it first")
-            if picture.mode not in ("L", "1", "RGB", "P", "YCbCr", "CMYK"):
-                raise UserError(
-                    f"{path} has more than 8 bits a channel (mode {picture.mode}); convert it to 8 bits first"
-                )
-            known = picture.format == "JPEG" and picture.mode in ("L", "RGB")
-            quantisation = quantisation_of(picture) if known else None
-            image = np.array(picture.convert("L" if picture.mode in ("L", "1") else "RGB"))
-    except (UnidentifiedImageError, SyntaxError, Image.DecompressionBombError):
-        raise UserError(f"{path} is no image that can be read; give a PNG, JPEG, TIFF or WebP file") from None
-    except OSError as error:
-        if error.errno is None:
-            raise UserError(f"{path} is damaged ({error}); give a whole image file") from None
-        raise explain_os_error(error, path, "read") from None
-    check_pixels(image)
-    return image, quantisation
+    def quantisation(picture: Any) -> Quantisation | None:
+        known = picture.format in ("JPEG", "MPO") and picture.mode in ("L", "RGB")
+        return quantisation_of(picture) if known else None
+
+    picture = images.read(path, shown=shown, most=LARGEST, inspect=quantisation)
+    check_pixels(picture.pixels)
+    return picture
