@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from lib.faces.tasks import MODELS, masked_loss, ssim_map
 
 from lib import config, faces, paths, training, video
 from lib.data import actors
@@ -25,7 +26,6 @@ from lib.faces.detect import CHOICES, DlibDetector, Face, choose, track
 from lib.faces.evaluate import inside
 from lib.faces.pipeline import LABEL, Swapper, labelled
 from lib.faces.stabilise import jitter, perturbed_boxes, smooth
-from lib.faces.tasks import MODELS, masked_loss, ssim_map
 from lib.faces.truth import truth
 
 SMALL = (8, 8, 8, 8)  # up to 32 pixels
