@@ -2,7 +2,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: figures test lab data timings clean help setup setup-test
+.PHONY: figures test test-quick lab data timings claim audit clean help setup setup-test
 
 PRESET ?= laptop
 CHAPTERS ?=
@@ -11,6 +11,8 @@ JOBS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 RETRAIN ?=
 RECOMPUTE ?=
 DEVICE ?= auto
+ID ?=
+WHOLE ?=
 PYTHON ?=
 
 BIN := .venv/bin
@@ -24,7 +26,7 @@ export GIT_PYTHON_REFRESH := quiet
 export PYTHONNOUSERSITE := 1
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@sed -n 1p Makefile | cut -c 3-
 
@@ -41,13 +43,23 @@ figures: setup  ## execute the chapters and write figures/ with REPORT.md (only 
 
 test: setup-test  ## lint, then all tests; every committed notebook is replayed
 	@$(BIN)/ruff check .
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder --durations 40
+	@$(BIN)/python -m pytest --by-file --numprocesses 2 --dist loadscope --no-loadscope-reorder --durations 20
+
+test-quick: setup-test  ## lint, then what takes seconds: nothing is trained or replayed, no program is started
+	@$(BIN)/ruff check .
+	@$(BIN)/python -m pytest --quick --by-file --numprocesses 2 --dist loadscope --no-loadscope-reorder
 
 lab: setup  ## JupyterLab with this environment's kernel
 	@$(BIN)/python -m jupyterlab --notebook-dir=notebooks
 
 data: setup  ## fetch the data that arrives in packages, of all chapters or CHAPTERS (figures does it as needed)
 	@$(BIN)/python data_scripts/fetch.py $(if $(CHAPTERS),--chapters $(CHAPTERS),--all-embedded)
+
+claim: setup  ## measure one claim again and compare: make claim ID=5.jpeg (WHOLE=1 where it takes long)
+	@$(BIN)/python -m lib.claims claim "$(ID)" $(if $(WHOLE),--whole)
+
+audit: setup  ## measure every claim again (hours; go on after an interruption) and write figures/audit.md
+	@$(BIN)/python -m lib.claims audit $(if $(CHAPTERS),--chapters $(CHAPTERS))
 
 timings:  ## keep time and memory of the last executions in figures/performance/timings.csv
 	@$(BIN)/python -m lib.timings --record

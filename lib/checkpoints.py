@@ -1,5 +1,6 @@
 """The old door to `lib.store`; goes when nothing enters by it any more."""
 
+from lib import paths
 from lib.store.files import (
     HALF_LIMIT,
     HEADER_LIMIT,
@@ -28,7 +29,7 @@ from lib.training.tasks import Task
 __all__ = [
     "HALF_LIMIT", "HEADER_LIMIT", "JSON_LIMIT", "CheckpointError", "Provenance", "code_version", "device_name",
     "duration", "environment", "evaluate_or_load", "file_hash", "find", "identity", "kept_random_states", "load",
-    "read_json", "read_log", "read_tensors", "restore", "run_folder", "save", "ship", "shown", "split_name",
+    "paths", "read_json", "read_log", "read_tensors", "restore", "run_folder", "save", "ship", "shown", "split_name",
     "task_hash", "tensor_writer", "train_or_load", "trained",
 ]  # fmt: skip
 

@@ -32,8 +32,10 @@ laptop:
 """
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """The notebooks first: their chapters take longest, and what is short fills the rest."""
+    if config.getoption("--quick"):
+        progress.keep_quick(config, items)
     items.sort(key=lambda item: item.path.name != "test_notebooks.py")
 
 
@@ -53,7 +55,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Chapters:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """``--by-file``: a line for each file and the time left, instead of a dot for each test."""
+    """What the Makefile asks for."""
+    parser.addoption("--quick", action="store_true", help="only what takes seconds, by tests/durations.csv")
     parser.addoption("--by-file", action="store_true", help="a line for each file, with the time left")
 
 

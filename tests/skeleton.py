@@ -84,8 +84,8 @@ class Skeleton:
                 "smoke: {train: {steps: 1}}\nlaptop: {train: {steps: 10}}\nfull: {train: {steps: 100}}\n"
             )
             claims += (
-                f"- {{id: {chapter}.steps, chapter: {chapter}, section: '1', claim: It runs., quantity: steps, "
-                "unit: '', bound: '>= 1', kind: target}\n"
+                f"- {{id: {chapter}.steps, chapter: {chapter}, section: laptop preset, claim: It runs., "
+                "quantity: steps, unit: '', bound: '>= 1', kind: target}\n"
             )
             self.write(chapter, WORK_CELL.format(chapter=chapter, package=package))
         (root / "notebooks" / "claims.yaml").write_text(claims)

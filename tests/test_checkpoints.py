@@ -195,9 +195,6 @@ def test_task_hash_covers_what_decides_the_weights(toy, monkeypatch):
         toy.task(width=4),
     ]
     assert len({key, *map(weights.task_hash, others)}) == 6
-    monkeypatch.setattr(task, "version", 2)
-    assert weights.task_hash(task) != key
-    monkeypatch.setattr(task, "version", 1)
     monkeypatch.setattr(task, "data_identity", lambda: {"points": "cd" * 32})
     assert weights.task_hash(task) != key
 

@@ -251,7 +251,7 @@ def test_every_ablation_is_another_config(chapter):
 
 def test_missing_checkpoint_says_how_to_train(monkeypatch):
     other = chapter_of(tiny_config(step_range=(1.0, 77.0)))
-    monkeypatch.setattr(training, "make_task", lambda *arguments: tasks.make("codec", other, 0))
+    monkeypatch.setattr("lib.store.models.make_task", lambda *arguments: tasks.make("codec", other, 0))
     with pytest.raises(UserError, match="python -m lib.training compression.codec --preset laptop"):
         codec.load("laptop")
 

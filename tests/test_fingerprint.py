@@ -8,10 +8,11 @@ import shutil
 import textwrap
 import time
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from lib import config, paths, store
+from lib import config, data, paths, store
 from lib.store import fingerprint, provenance, tables, weights
 from lib.store.fingerprint import Code, changed_files
 from lib.training.registry import build_task, declared
@@ -96,7 +97,7 @@ def test_all_symbols_of_a_chapter_take_less_than_a_second():
     assert time.process_time() - begin < 1
 
 
-# --------------------------------------------------------------------------------------------------- what is referred to
+# -------------------------------------------------------------------------------------------------- what is referred to
 
 
 @pytest.fixture
@@ -174,7 +175,8 @@ def test_methods_of_a_study_one_by_one(tree):
 def test_a_default_a_decorator_an_external_name_count_and_wording_does_not(tree):
     text = "import numpy as np\ndef root(x=1):\n    if x: raise ValueError('no')\n    return np.sin(x)\n"
     before = tree(a=text).fingerprint(["lib.a.root"]).digest
-    for old, new in (("x=1", "x=2"), ("np.sin", "np.cos"), ("def root", "@np.vectorize\ndef root"), ("if x", "if not x")):
+    decorated = "@np.vectorize\ndef root"
+    for old, new in (("x=1", "x=2"), ("np.sin", "np.cos"), ("def root", decorated), ("if x", "if not x")):
         assert tree(a=text.replace(old, new)).fingerprint(["lib.a.root"]).digest != before, new
     for old, new in (("'no'", "'never'"), ("(x=1)", "(x: int = 1) -> float"), ("numpy as np", "numpy")):
         changed = text.replace(old, new)
@@ -196,7 +198,7 @@ def test_a_circle_ends(tree):
     assert symbols(code, "a.even") == {"a.even", "a.odd"}
 
 
-# ------------------------------------------------------------------------------------------------------ what a user sees
+# ----------------------------------------------------------------------------------------------------- what a user sees
 
 
 def test_weights_of_other_code_are_loaded_with_a_line(toy, capsys):
@@ -243,3 +245,23 @@ def test_no_committed_notebook_shows_results_of_other_code():
 
 def test_code_version_of_this_repository():
     assert set(provenance.code_version()) == {"commit", "dirty"}
+
+
+def test_arrays_made_by_other_code_are_made_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "cache", lambda: tmp_path)
+    calls = []
+
+    def made():
+        def make():
+            calls.append(1)
+            return {"a": np.arange(3)}
+
+        make.__module__, make.__qualname__ = "lib.flows.layers", "AffineCoupling.<locals>.make"
+        return data.made_once("things", {"n": 1}, make)
+
+    assert made()["a"].tolist() == made()["a"].tolist() == [0, 1, 2] and len(calls) == 1
+    assert set(made()) == {"a"}
+    other = Code(paths.ROOT)
+    monkeypatch.setattr(other, "fingerprint", lambda roots: fingerprint.Fingerprint("0" * 20, {}))
+    monkeypatch.setattr("lib.data.cache.source", lambda: other)
+    assert made()["a"].tolist() == [0, 1, 2] and len(calls) == 2

@@ -13,6 +13,7 @@ from torch import nn
 
 from lib.errors import UserError
 from lib.flows import (
+    COUPLINGS,
     MLP,
     ActNorm,
     AdditiveCoupling,
@@ -59,10 +60,6 @@ HISTOGRAM = torch.tensor([700, 20, 10, 0, 5, 60, 100, 105])
 LAYERS = {
     "actnorm": (lambda: ActNorm(3), (3, 4, 4), False),
     "actnorm vector": (lambda: ActNorm(5), (5,), False),
-    "additive": (lambda: AdditiveCoupling(4, conv()), (4, 4, 4), False),
-    "additive odd channels": (lambda: AdditiveCoupling(3, conv()), (3, 4, 4), False),
-    "affine": (lambda: AffineCoupling(4, conv()), (4, 4, 4), False),
-    "affine odd channels": (lambda: AffineCoupling(5, conv()), (5, 2, 2), False),
     "affine vector": (lambda: AffineCoupling(2, mlp()), (2,), False),
     "1x1 convolution": (lambda: InvertibleConv1x1(6), (6, 3, 4), False),
     "1x1 convolution vector": (lambda: InvertibleConv1x1(4), (4,), False),
@@ -73,6 +70,14 @@ LAYERS = {
     "step of flow, additive": (lambda: flow_step(4, 8, "additive"), (4, 4, 4), False),
     "composition": (lambda: Sequence(Squeeze(), flow_step(8, 8), flow_step(8, 8), Squeeze()), (2, 4, 4), False),
 }
+# every coupling that a preset can name, in the sizes that split evenly and not
+LAYERS |= {
+    f"{name} coupling on {channels} channels": (
+        lambda kind=kind, channels=channels: kind(channels, conv()), (channels, 4, 4), False
+    )
+    for name, kind in COUPLINGS.items()
+    for channels in (4, 5)
+}  # fmt: skip
 
 
 def inputs(shape, unit_interval: bool, batch: int = 3, seed: int = 1) -> torch.Tensor:

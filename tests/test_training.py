@@ -21,7 +21,7 @@ from torch import nn
 from lib import checkpoints, config, files, training
 from lib.errors import UserError, explain_os_error
 from lib.store import weights as stored
-from lib.training import divergence, loop, optimise, sampling
+from lib.training import divergence, loop, optimise, sampling, steps
 
 TIMES = ["seconds", "images_per_second"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -339,6 +339,20 @@ def test_the_seed_decides_and_random_states_are_kept(toy):
         run(toy.task(seed=0), seed=1)
 
 
+def test_flipped_bits_of_a_state_are_noticed(toy, monkeypatch):
+    folder = toy.folder / "run"
+    stop_at(monkeypatch, type(toy.task()), 6, interrupt)
+    with pytest.raises(training.TrainingInterrupted):
+        run(toy.task(), run_dir=folder)
+    state = folder / "state.safetensors"
+    content = bytearray(state.read_bytes())
+    for position in range(1, 9):
+        content[-4 * position] ^= 0x10
+    state.write_bytes(content)
+    with pytest.raises(checkpoints.CheckpointError, match="damaged .its checksum does not match.; delete"):
+        run(toy.task(), run_dir=folder, resume=True)
+
+
 @pytest.mark.parametrize("damage", ["truncate", "foreign", "header", "other", "shape"])
 def test_damaged_state_is_refused(toy, monkeypatch, damage):
     folder = toy.folder / "run"
@@ -407,7 +421,7 @@ def step_clock(monkeypatch):
         now[0] = step
         original(seed, step, rank)
 
-    monkeypatch.setattr(loop, "seed_all", seed_all)
+    monkeypatch.setattr(steps, "seed_all", seed_all)
     monkeypatch.setattr(divergence, "seed_all", seed_all)
     return lambda: now[0]
 

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from lib.config import Config, TrainConfig
+from lib.flows import COUPLINGS
 
 
 class VAEConfig(Config):
@@ -33,7 +34,7 @@ class FlowConfig(Config):
 
     steps: tuple[int, ...] = Field(min_length=1, max_length=2)  # steps of flow K per level; 28 halves twice
     hidden: tuple[int, ...] = Field(min_length=1, max_length=2)
-    coupling: Literal["affine", "additive"]
+    coupling: Literal[*COUPLINGS]
     factor_out: bool
     conditional_prior: bool
     preprocess: Literal["gaussianise", "logit"]

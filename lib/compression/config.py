@@ -56,7 +56,7 @@ class LearnedConfig(Config):
 class ChapterConfig(Config):
     """Chapter 5."""
 
-    training_set: Literal["embedded", "clean", "cq100", "clic2020", "div2k"] = Field(description="to train on")
+    training_set: Literal["embedded", "clean", "cq100", "clic2020-train", "div2k"] = Field(description="to train on")
     evaluation_crop: int = Field(ge=16, description="held-out photos are cropped to at most this side while validating")
     image_sets: tuple[Literal["kodak", "held-out", "crops"], ...] = Field(
         min_length=1, description="photographs that codecs are compared on, the main set first"
@@ -65,6 +65,7 @@ class ChapterConfig(Config):
     perceptual: bool = Field(description="measure LPIPS, too")
     qualities: tuple[float, ...] = Field(min_length=5, description="of the flow codec where curves are measured")
     generations: int = Field(ge=2, description="how often images are encoded again")
+    repeated: tuple[float, ...] = Field(min_length=1, description="qualities at which the flow's own result is encoded")
     codec: CodecConfig
     ablation: CodecConfig
     learned: dict[Literal["factorized", "hyperprior", "mean_scale"], LearnedConfig] = Field(

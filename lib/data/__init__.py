@@ -6,15 +6,19 @@ Everything named in ``data_scripts/catalog.yaml`` is had with `fetch`; `mnist`, 
 from __future__ import annotations
 
 from lib.data.cache import fetch, identity, in_cache, made_once
-from lib.data.entries import DataError, Entry, catalog, entry
+from lib.data.entries import DataError, Entry, Role, catalog, entry
 from lib.data.sets import (
     HELD_OUT,
+    KODAK_IN_CQ100,
+    cid22_validation,
     cifar10,
+    clic,
     fashion_mnist,
     held_out_photos,
     kodak,
     mnist,
     photos,
+    seen,
     toy2d,
     training_identity,
     training_photos,
@@ -22,10 +26,14 @@ from lib.data.sets import (
 
 __all__ = [
     "HELD_OUT",
+    "KODAK_IN_CQ100",
     "DataError",
     "Entry",
+    "Role",
     "catalog",
+    "cid22_validation",
     "cifar10",
+    "clic",
     "entry",
     "fashion_mnist",
     "fetch",
@@ -36,6 +44,7 @@ __all__ = [
     "made_once",
     "mnist",
     "photos",
+    "seen",
     "toy2d",
     "training_identity",
     "training_photos",

@@ -66,6 +66,33 @@ class File(_Strict):
         return self.max_bytes or self.bytes or 0
 
 
+class Role(_Strict):
+    """What some files of a set are for.
+
+    ``role``: ``train`` (trained on), ``test`` (measured on, never trained on), ``both`` (divided by ``rule``, which
+    says how training and test stay apart), ``left out`` (``rule`` says why) or ``tool`` (weights, tables, texts).
+    ``only`` is a pattern of paths, with ``{a,b}`` for either; a file has the first role that fits. Files that an
+    archive unpacks to are named by their path next to it.
+    """
+
+    role: Literal["train", "test", "both", "left out", "tool"]
+    only: str = "*"
+    rule: str = ""
+
+    @pydantic.model_validator(mode="after")
+    def _check(self):
+        if self.role in ("both", "left out") and not self.rule:
+            raise ValueError(f"the role {self.role!r} needs a rule")
+        return self
+
+    def fits(self, path: str) -> bool:
+        """Whether the file at ``path`` (relative to the set's folder) has this role."""
+        before, brace, rest = self.only.partition("{")
+        among, _, after = rest.partition("}")
+        patterns = [before + one + after for one in among.split(",")] if brace else [self.only]
+        return any(fnmatch.fnmatchcase(path, pattern) for pattern in patterns)
+
+
 class Source(_Strict):
     """One place to get the files of a set from: a package (``npm``, ``pip``, ``apt``, ``installed``) or ``https``.
 
@@ -139,8 +166,16 @@ class Entry(_Strict):
     chapters: tuple[str, ...]
     embedded: bool
     mirror_folder: str
+    roles: tuple[Role, ...] = ()
     files: tuple[File, ...]
     sources: tuple[Source, ...] = ()
+
+    def role(self, path: str) -> Role:
+        """What the file at ``path`` (relative to the set's folder) is for. Raises `DataError` where no role fits."""
+        for role in self.roles:
+            if role.fits(path):
+                return role
+        raise DataError(f"{self.name}: {path} has no role: say in the catalog whether it is trained on or tested on")
 
     @property
     def bytes(self) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from lib.data.cache import fetch, identity
-from lib.data.entries import DataError
+from lib.data.entries import DataError, entry
 from lib.errors import UserError
 
 _PHOTOS = {  # colour photographs of everyday scenes; the other files of these sets are charts, textures or medical
@@ -19,9 +19,10 @@ _PHOTOS = {  # colour photographs of everyday scenes; the other files of these s
 HELD_OUT = ("astronaut", "coffee", "kodim23", "monarch", "sail")
 """Of `photos`, those that nothing is trained on: kodim23 is from Kodak, the others are an evaluation set anywhere."""
 # CQ100: charts are no photographs, and "astronaut" is the held-out photo once more
+_PHOTO_SETS = {"embedded": (), "clean": ("cq100", "cid22")}  # any other training set is one of the catalog
 _LEFT_OUT = ("astro_bodies", "color_chart", "color_checker", "astronaut")
-# of CQ100, pixel for pixel, kodim03, kodim05, kodim15 and kodim23: Kodak is a test set
-KODAK_IN_CQ100 = ("ball_caps", "motocross", "girl", "macaws")
+KODAK_IN_CQ100 = {"ball_caps": "kodim03", "motocross": "kodim05", "girl": "kodim15", "macaws": "kodim23"}
+"""Pictures of CQ100 that are, pixel for pixel, test photographs of Kodak."""
 
 
 def mnist(split: str = "train") -> tuple[np.ndarray, np.ndarray]:
@@ -62,40 +63,71 @@ def photos() -> list[tuple[str, np.ndarray]]:
     return found
 
 
-def held_out_photos() -> list[tuple[str, np.ndarray]]:
-    """The embedded photographs that are kept from training (`HELD_OUT`), as `photos`."""
-    return [(name, image) for name, image in photos() if name in HELD_OUT]
+def seen(training_set: str) -> tuple[str, ...]:
+    """Test photographs that weights of this training set have been trained on, which no result may be reported on.
+
+    None, but for ``"cq100"``: `KODAK_IN_CQ100` was noticed late, and weights of before then have seen these four.
+    """
+    return tuple(sorted(KODAK_IN_CQ100.values())) if training_set == "cq100" else ()
+
+
+def held_out_photos(training_set: str = "clean") -> list[tuple[str, np.ndarray]]:
+    """The embedded photographs that are kept from training (`HELD_OUT`), as `photos`.
+
+    Five, or four for weights that were trained on ``"cq100"``, which holds kodim23.
+    """
+    return [(name, image) for name, image in photos() if name in HELD_OUT and name not in seen(training_set)]
 
 
 def training_photos(training_set: str = "embedded") -> list[tuple[str, np.ndarray]]:
     """The photographs to train on, as `photos`: the embedded ones, and those of ``training_set``.
 
     ``"clean"`` is CQ100 without the Kodak photographs in it and the training part of CID22, 92 megapixels. ``"cq100"``
-    still has these four: weights that were trained before they were noticed are known by it.
+    still has these four: weights that were trained before they were noticed are known by it (see `seen`). Of any other
+    set the pictures that the catalog gives the role ``train``.
 
     Raises:
-        DataError: the set cannot be had.
+        DataError: the set cannot be had, or nothing in it may be trained on.
     """
     found = [(name, image) for name, image in photos() if name not in HELD_OUT]
-    if training_set == "clean":
-        left_out = {*_LEFT_OUT, *KODAK_IN_CQ100}
-        found += _pictures(path for path in fetch("cq100").rglob("*.png") if path.stem not in left_out)
-        found += _pictures((fetch("cid22") / "training").glob("*.png"))
-    elif training_set != "embedded":
-        found += _pictures(path for path in fetch(training_set).rglob("*.png") if path.stem not in _LEFT_OUT)
+    for name in _PHOTO_SETS.get(training_set, (training_set,)):
+        folder, roles = fetch(name), entry(name)
+        kept = KODAK_IN_CQ100 if training_set == "cq100" else ()
+        more = _pictures(
+            path
+            for path in folder.rglob("*.png")
+            if roles.role(path.relative_to(folder).as_posix()).role == "train" or path.stem in kept
+        )
+        if not more:
+            raise DataError(f"no picture of {name!r} may be trained on: the catalog calls it a test set")
+        found += more
     return found
 
 
 def training_identity(training_set: str = "embedded") -> dict[str, str]:
     """SHA-256 of every set that `training_photos` reads, and what is left out of them."""
-    more = {"embedded": (), "clean": ("cq100", "cid22")}.get(training_set, (training_set,))
+    more = _PHOTO_SETS.get(training_set, (training_set,))
     left_out = {*HELD_OUT, *_LEFT_OUT, *(KODAK_IN_CQ100 if training_set == "clean" else ())}
     return {**{name: identity(name) for name in (*_PHOTOS, *more)}, "left out": ",".join(sorted(left_out))}
 
 
-def kodak() -> list[tuple[str, np.ndarray]]:
-    """The 24 Kodak photographs, for measuring only, as `photos`. Raises `DataError` where they cannot be had."""
-    return _pictures(fetch("kodak").rglob("*.png"))
+def kodak(training_set: str = "clean") -> list[tuple[str, np.ndarray]]:
+    """The Kodak photographs that weights of a training set may be measured on, as `photos`.
+
+    All 24, or the 20 that are not in CQ100 for weights that were trained on ``"cq100"`` (see `seen`). Raises
+    `DataError` where they cannot be had.
+    """
+    return [(name, image) for name, image in _pictures(fetch("kodak").rglob("*.png")) if name not in seen(training_set)]
+
+
+def clic() -> list[tuple[str, np.ndarray]]:
+    """Ten photographs of the CLIC 2020 professional validation set, for measuring only, as `photos`."""
+    return _pictures(fetch("clic2020").glob("*.png"))
+
+
+def cid22_validation() -> list[tuple[str, np.ndarray]]:
+    """The 41 validation photographs of CID22, for measuring only, as `photos`."""
+    return _pictures((fetch("cid22") / "validation").glob("*.png"))
 
 
 def _pictures(files: Iterable[Path]) -> list[tuple[str, np.ndarray]]:

@@ -7,6 +7,7 @@ images = flow.sample(16)                    # (16, 1, 28, 28) in [0, 1]
 from __future__ import annotations
 
 from lib.flows.layers import (
+    COUPLINGS,
     MLP,
     ActNorm,
     AdditiveCoupling,
@@ -30,6 +31,7 @@ from lib.flows.multiscale import (
 )
 
 __all__ = [
+    "COUPLINGS",
     "MLP",
     "ActNorm",
     "AdditiveCoupling",

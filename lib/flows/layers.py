@@ -227,6 +227,10 @@ class AffineCoupling(Invertible):
         return torch.cat([y_a, y_b * (-log_scale).exp() - shift], dim=1), -sum_per_sample(log_scale)
 
 
+COUPLINGS: dict[str, type[Invertible]] = {"affine": AffineCoupling, "additive": AdditiveCoupling}
+"""Couplings by the name that presets give: a new one needs its class and its line here."""
+
+
 class Squeeze(Invertible):
     """Trade space for channels: ``(N, C, H, W) -> (N, 4C, H/2, W/2)``. A permutation, so log-det 0.
 

@@ -10,10 +10,9 @@ from torch import Tensor, nn
 
 from lib.errors import UserError
 from lib.flows.layers import (
+    COUPLINGS,
     MLP,
     ActNorm,
-    AdditiveCoupling,
-    AffineCoupling,
     ConvNet,
     FactorOut,
     Invertible,
@@ -25,13 +24,12 @@ from lib.flows.layers import (
 
 def flow_step(channels: int, hidden: int, coupling: str = "affine", network=ConvNet) -> Sequence:
     """One step of flow: ActNorm -> invertible 1x1 convolution -> coupling."""
-    couplings = {"affine": AffineCoupling, "additive": AdditiveCoupling}
-    if coupling not in couplings:
-        raise UserError(f"coupling {coupling!r} is not known; choose one of {', '.join(couplings)}")
+    if coupling not in COUPLINGS:
+        raise UserError(f"coupling {coupling!r} is not known; choose one of {', '.join(COUPLINGS)}")
     return Sequence(
         ActNorm(channels),
         InvertibleConv1x1(channels),
-        couplings[coupling](channels, partial(network, hidden=hidden)),
+        COUPLINGS[coupling](channels, partial(network, hidden=hidden)),
     )
 
 

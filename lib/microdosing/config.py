@@ -100,7 +100,7 @@ class SequenceConfig(Config):
 class ChapterConfig(Config):
     """Chapter 6."""
 
-    training_set: Literal["embedded", "clean", "cq100", "clic2020", "div2k"] = Field(description="to train on")
+    training_set: Literal["embedded", "clean", "cq100", "clic2020-train", "div2k"] = Field(description="to train on")
     evaluation_crop: int = Field(ge=64, description="held-out photos are cropped to at most this side while validating")
     sequences: dict[Literal["carphone", "bikes", "bigbuckbunny"], SequenceConfig] = Field(
         min_length=1, description="what students are fitted to, by clip"

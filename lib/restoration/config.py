@@ -8,6 +8,7 @@ import pydantic
 from pydantic import Field
 
 from lib.config import Config, TrainConfig
+from lib.flows import COUPLINGS
 
 LEVELS = 6  # most levels: images are padded to a multiple of 2 ** levels
 
@@ -55,7 +56,7 @@ class PlainConfig(Config):
 
     steps: tuple[int, ...] = Field(min_length=1, max_length=LEVELS, description="steps of flow of each level (K)")
     hidden: tuple[int, ...] = Field(min_length=1, max_length=LEVELS, description="width of the coupling networks")
-    coupling: Literal["affine", "additive"] = "affine"
+    coupling: Literal[*COUPLINGS] = "affine"
     image_noise: float = Field(0.0, ge=0, le=100, description="weight of |T^-1(x + eta) - T^-1(x)|")
     latent_noise: float = Field(0.0, ge=0, le=100, description="weight of |T(T^-1(x) + xi) - x|")
     auto_encoder: float = Field(0.0, ge=0, le=100, description="weight of |T(z_L, means) - x|")
@@ -84,12 +85,13 @@ class ImagePriorConfig(Config):
 class ChapterConfig(Config):
     """Chapter 4."""
 
-    training_set: Literal["embedded", "clean", "cq100", "clic2020", "div2k"] = Field(description="to train on")
+    training_set: Literal["embedded", "clean", "cq100", "clic2020-train", "div2k"] = Field(description="to train on")
     data_sets: tuple[DataSet, ...] = Field(min_length=1, description="rows of the table, from simple to hard")
     images: int = Field(ge=1, le=500, description="test images of each data set in the table")
     seeds: int = Field(ge=1, le=20, description="draws of each degradation in the table")
     side: int = Field(ge=16, description="photographs are cropped to this side in the table")
-    map_steps: int = Field(ge=1, description="iterations of the thesis' search in the ablation")
+    map_steps: int = Field(ge=1, description="iterations of the thesis' search")
+    map_images: int = Field(ge=1, le=500, description="test images that it is measured on")
     cost_sizes: int = Field(ge=1, le=4, description="how many of the sizes time and memory are measured on")
     perceptual: bool = Field(description="measure LPIPS, too")
     bm3d: bool = Field(description="measure BM3D, too: its package forbids commercial use, so it is not among the pins")

@@ -8,6 +8,8 @@
 papermill itself only logs a mistyped parameter and goes on; here everything is checked before the first cell runs. The
 *variant* is the preset and whatever else decides the results (``laptop``, ``smoke-seed3``). Only the plain ``laptop``
 variant writes to ``figures/``, so that a quick or an altered run never replaces the figures that the repository shows.
+A figure, table or claim that agrees with the file that is there within its tolerance (`lib.run.compare`) leaves it as
+it is, so that another processor's rounding changes nothing; what differs is replaced and listed.
 The record in ``runs/done`` holds the hash of all that the results depend on; `is_current` compares it.
 
 Exit code 0: everything was done; 1: the chapter failed, the notebook up to there is kept; 2: refused before it started;

@@ -18,7 +18,6 @@ import dataclasses
 import functools
 import math
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +83,20 @@ def tolerances() -> dict[str, dict[str, Any]]:
         if not isinstance(entry, dict) or not entry.get("why") or set(entry) - _KEYS:
             raise UserError(f"{path.name}: {name!r} needs 'why' and may hold {', '.join(sorted(_KEYS - {'why'}))}")
     return found
+
+
+def limits(entry: dict[str, Any]) -> dict[str, float]:
+    """The loosest ``rtol`` and ``atol`` of an entry: for text, where any column may stand anywhere in the line."""
+    found = [entry, *entry.get("columns", {}).values()]
+    return {
+        "rtol": max(part.get("rtol", RTOL) for part in found),
+        "atol": max(part.get("atol", ATOL) for part in found),
+    }
+
+
+def limits_of_cell(source: str) -> dict[str, float]:
+    """What may differ in the output of a notebook's cell: `limits` of the table that it writes, by its name."""
+    return limits(next((entry for name, entry in tolerances().items() if name.removesuffix(".csv") in source), {}))
 
 
 def _value(number: str) -> float:
@@ -157,15 +170,11 @@ def compare_texts(old: Path, new: Path, allowed: dict[str, Any]) -> Comparison:
     if len(left) != len(right):
         return Comparison([f"{old.name}: {len(right)} lines, there were {len(left)}"])
     found = Comparison()
-    columns: Iterable[dict[str, float]] = allowed.get("columns", {}).values()
-    limits = [allowed, *columns]  # in Markdown any column may stand anywhere in the line
-    rtol = max(entry.get("rtol", RTOL) for entry in limits)
-    atol = max(entry.get("atol", ATOL) for entry in limits)
     if allowed.get("skip"):
         return found  # the table behind it is compared
     for number, (a, b) in enumerate(zip(left, right, strict=True), 1):
         a, b = (re.sub(r"[ -]{2,}", " ", line) for line in (a, b))
-        if not close(a, b, rtol, atol, printed=True) and len(found.problems) < 5:
+        if not close(a, b, **limits(allowed), printed=True) and len(found.problems) < 5:
             found.problems.append(f"{old.name}, line {number}: {b!r}, it was {a!r}")
     return found
 

@@ -71,6 +71,7 @@ class Measure:
     decides: Given
     sample: Callable[..., pd.DataFrame] | None
     volatile: tuple[str, ...]
+    tolerance: float
     tiles: bool
 
     @property
@@ -108,7 +109,8 @@ _declared: dict[str, dict[str, Measure]] = {}
 
 def measure(
     pattern: str, keys: Given = None, *, models: Given = (), decides: Given = (),
-    sample: Callable[..., pd.DataFrame] | None = None, volatile: Iterable[str] = (), tiles: bool = False,
+    sample: Callable[..., pd.DataFrame] | None = None, volatile: Iterable[str] = (), tolerance: float = 1e-3,
+    tiles: bool = False,
 ) -> Callable[[Callable], Callable]:  # fmt: skip
     """Declare a measurement of a chapter, or a family of them: see the head of this file.
 
@@ -119,12 +121,13 @@ def measure(
         decides: what else decides it, as plain data by name.
         sample: computes some of its rows again.
         volatile: columns that differ from run to run, such as seconds.
+        tolerance: relative difference that numbers computed again may have.
         tiles: whether it gives pictures.
     """
 
     def declare(function: Callable) -> Callable:
         package = module_of(function).split(".")[1]
-        made = Measure(pattern, function, keys, models, decides, sample, tuple(volatile), tiles)
+        made = Measure(pattern, function, keys, models, decides, sample, tuple(volatile), tolerance, tiles)
         _declared.setdefault(package, {})[pattern] = made
         return function
 

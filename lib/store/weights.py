@@ -37,6 +37,7 @@ from lib.store.provenance import Provenance, check_clean, duration, shown
 if TYPE_CHECKING:
     from lib.training.tasks import Task
 
+FORM = 1  # of this identity, in every record; code is told apart by its fingerprint
 _TRAINING = (
     "lib.training.sampling.seed_all", "lib.training.sampling.sample_indices", "lib.training.optimise.learning_rate",
     "lib.training.optimise.optimizer_of", "lib.training.optimise.average_decay",
@@ -109,10 +110,10 @@ def load(path: Path | str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
 
 
 def identity(task: Task, seed: int | None = None) -> dict[str, Any]:
-    """All that decides the weights of ``task``, as plain data: name, recipe version, config, data hashes, seed."""
+    """All that decides the weights of ``task`` but the code, as plain data: name, config, data hashes, seed."""
     return {
         "task": task.name,
-        "version": task.version,
+        "version": FORM,
         "config": configs.canonical(task.config),
         "data": dict(task.data_identity()),
         "seed": task.seed if seed is None else seed,

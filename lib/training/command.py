@@ -12,7 +12,7 @@ import torch
 from lib import config as configs
 from lib.errors import UserError, command_parser
 from lib.store import weights
-from lib.store.provenance import duration, shown
+from lib.store.provenance import check_clean, duration, shown
 from lib.training.loop import train
 from lib.training.registry import make_task, models
 from lib.training.tasks import RunResult, Task
@@ -52,6 +52,8 @@ def _overrides(items: list[str]) -> dict[str, Any]:
         key, equals, value = item.partition("=")
         if not equals or not key:
             raise UserError(f"--set {item!r} must read key=value, for example --set flow.train.steps=100")
+        if key in overrides:
+            raise UserError(f"--set {key}: given twice")
         overrides[key] = configs.scalar(value)
     return overrides
 
@@ -64,6 +66,8 @@ def main() -> None:
         if arguments.list:
             print("\n".join(models()))
             return
+        if arguments.ship:
+            check_clean("shipped")  # before hours of training, not after
         task = make_task(arguments.model, arguments.preset, arguments.seed, _overrides(arguments.set))
         result = train(
             task,

@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pandas as pd
 import torch
@@ -27,22 +27,19 @@ from torch import Tensor, nn
 
 from lib import config as configs
 from lib.errors import UserError
-from lib.store import weights
+from lib.store import fingerprint, weights
 from lib.store.files import CheckpointError, read_json
 from lib.store.provenance import environment, kept_random_states, shown
 from lib.store.report import in_notebook
-from lib.training.divergence import first_bad, first_bad_layer
+from lib.training.divergence import first_bad
 from lib.training.log import Log
-from lib.training.optimise import Group, learning_rate, parameter_groups
+from lib.training.optimise import Group, parameter_groups
 from lib.training.processes import Processes
 from lib.training.progress import Progress
 from lib.training.sampling import INITIALISE, VALIDATE, seed_all
 from lib.training.state import RunFolder
+from lib.training.steps import Steps, TrainingDiverged
 from lib.training.tasks import RunResult, Task
-
-
-class TrainingDiverged(UserError):
-    """A loss or a gradient is not finite."""
 
 
 class TrainingInterrupted(UserError):
@@ -88,6 +85,7 @@ class Run:
         self.log = Log(self.folder.log)
         self.step, self.seconds_before, self.start = 0, 0.0, time.perf_counter()
         self.groups: dict[str, Group] = {}
+        self.steps = Steps(task, self.processes, self.folder, self.log, self.groups)
 
     # -- state on disk
 
@@ -116,7 +114,7 @@ class Run:
         task.setup_data(self.device)
         task.train()
         if unfinished:
-            self.groups = parameter_groups(task)
+            self.groups |= parameter_groups(task)
             self.load_state()
         else:
             self.on_first(self.folder.clear)
@@ -126,7 +124,7 @@ class Run:
                 with torch.no_grad():
                     task.initialise(task.batch(0, 0, 1))
             self.processes.broadcast_weights(task)
-            self.groups = parameter_groups(task)
+            self.groups |= parameter_groups(task)
         return None
 
     def on_first(self, function: Any) -> None:
@@ -146,7 +144,7 @@ class Run:
         for group in self.groups.values():
             if not math.isfinite(nn.utils.get_total_norm([parameter.detach() for parameter in group.parameters])):
                 name = first_bad(zip(group.names, group.parameters, strict=True)) or group.names[0]
-                self.diverged(self.step, f"the weight {name!r} is not finite")
+                self.steps.diverged(self.step, f"the weight {name!r} is not finite")
         self.on_first(functools.partial(self.write_state, pending))
 
     def write_state(self, pending: dict[str, Tensor]) -> None:
@@ -156,7 +154,8 @@ class Run:
             tensors |= group.state()
         self.log.sync()
         # the order of what is pending is that of the log's columns
-        self.folder.write_state(tensors, {"step": self.step, "seconds": self.seconds(), "pending": list(pending)})
+        meta = {"step": self.step, "seconds": self.seconds(), "pending": list(pending), "code": self.made["code"]}
+        self.folder.write_state(tensors, meta)
 
     def load_state(self) -> None:
         tensors, meta = self.folder.read_state()
@@ -171,6 +170,10 @@ class Run:
                 f"{self.folder.state} does not fit {self.task.name} ({reason}); {self.folder.advice}"
             ) from None
         self.step, self.seconds_before = meta["step"], meta["seconds"]
+        changed = fingerprint.changed_files(weights.code_of(self.task), meta.get("code", {}), fingerprint.source())
+        if changed and "code" in meta:
+            self.say(f"{self.task.name}: {', '.join(changed)} changed since step {self.step:,} was reached")
+            self.made["earlier_code"] = {**meta["code"], "until_step": self.step}
         self.log.pending = {name: list(column.unbind()) for name, column in waiting.items()}
         self.on_first(functools.partial(self.log.restore, self.step))
         self.say(f"{self.task.name}: continuing at step {self.step:,} of {self.config.steps:,}")
@@ -179,74 +182,10 @@ class Run:
 
     def say(self, text: str) -> None:
         if not self.quiet:
-            print(text, file=sys.stderr, flush=True)
+            print(text, file=sys.stdout if in_notebook() else sys.stderr, flush=True)
 
     def seconds(self) -> float:
         return self.seconds_before + time.perf_counter() - self.start
-
-    def diverged(self, step: int, detail: str) -> NoReturn:
-        saved = self.folder.unfinished
-        kept = f"an earlier state is kept in {self.folder.path}" if saved else "no state was saved before it"
-        raise TrainingDiverged(
-            f"{self.task.name} diverged at step {step}: {detail}; lower train.lr or set train.clip ({kept})"
-        )
-
-    def column(self, metric: str, group: str) -> str:
-        return metric if len(self.groups) == 1 else f"{metric}_{group}"
-
-    def one_step(self, signals: Signals) -> bool:
-        """One update of every group; whether any process was asked to stop."""
-        task, step, config, stop = self.task, self.step, self.config, False
-        seed_all(task.seed, step, self.processes.rank)
-        batch = task.batch(step, self.processes.rank, self.processes.world)
-        losses = task.training_step(batch, step)
-        # without clipping the norm of the gradient is of use only where it guards a row of the log or a checkpoint
-        guarded = any((step + 1) % n == 0 for n in (config.log_every, config.checkpoint_every, config.steps))
-        updates = 0
-        while True:
-            with self.processes.autocast():
-                item = next(losses, None)
-            if item is None:
-                alone = self.processes.world == 1
-                return stop if updates and not alone else self.processes.agreed(signals.asked)
-            updates += 1
-            name, loss, metrics = item
-            group = self.groups[name]
-            group.clear_gradients()
-            # only this group's gradients: a loss that runs through another network leaves nothing there
-            loss.backward(inputs=group.parameters)
-            total, stop = self.processes.reduce(group.parameters, loss.detach(), stop or signals.asked)
-            clip = group.config.clip
-            norm = nn.utils.get_total_norm(group.gradients()) if clip is not None or guarded else None
-            if not math.isfinite(total):
-                self.diverged(step, f"the loss of {name!r} is {float(total)}, {self.first_bad_layer(batch, name)}")
-            if norm is not None and not math.isfinite(norm):
-                bad = first_bad((n, p.grad) for n, p in zip(group.names, group.parameters, strict=True))
-                where = f"first at the weight {bad!r}" if bad else "each number in it is, but its length overflows"
-                self.diverged(step, f"the gradient of {name!r} is not finite, {where}")
-            values = {self.column("loss", name): total, **metrics}
-            if clip is not None:
-                nn.utils.clip_grads_with_norm_(group.parameters, clip, norm)
-                values[self.column("grad_norm", name)] = norm
-            group.update(step)
-            self.log.add(values)
-
-    def first_bad_layer(self, batch: Any, group: str) -> str:
-        """What `first_bad_layer` finds on the process where the loss is not finite."""
-        found = first_bad_layer(self.task, batch, self.step, self.processes.rank, group, self.processes.autocast)
-        found = next((text for text in self.processes.gathered(found) if text), None)
-        return found or "every layer's output is finite, so it arises in the loss itself"
-
-    def write_row(self, images: int, seconds: float) -> None:
-        means = {name: float(column.mean()) for name, column in self.log.stacked(self.processes).items()}
-        for name, value in means.items():
-            if not math.isfinite(value):
-                self.diverged(self.step - 1, f"the metric {name!r} is {value}")
-        rates = {self.column("lr", g.name): learning_rate(g.config, self.step - 1) for g in self.groups.values()}
-        row = {"step": self.step, "seconds": round(self.seconds(), 3), **rates, **means}
-        row["images_per_second"] = round(images / max(seconds, 1e-9), 1)
-        self.log.pending = {}
-        self.on_first(functools.partial(self.log.row, row))
 
     def loop(self, signals: Signals) -> None:
         config = self.config
@@ -254,7 +193,7 @@ class Run:
         since, images = time.perf_counter(), 0
         with bar, signals:
             while self.step < config.steps:
-                stop = self.one_step(signals)
+                stop = self.steps.update(self.step, lambda: signals.asked)
                 self.step += 1
                 images += config.batch_size
                 bar.step()
@@ -263,7 +202,7 @@ class Run:
                     self.log.add({f"val_{name}": value for name, value in self.validation().items()})
                 if self.step % config.log_every == 0 or done:
                     now = time.perf_counter()
-                    self.write_row(images, now - since)
+                    self.steps.write_row(self.step, self.seconds(), images, now - since)
                     since, images = now, 0
                     bar.row(self.log)
                 if self.step % config.checkpoint_every == 0 or done or stop:
@@ -285,31 +224,29 @@ class Run:
 
     def validation(self) -> dict[str, float]:
         """`Task.validate` with the weights that would ship now; training goes on as if it had not been called."""
-        task = self.task
         self.swap_averages()
-        task.eval()
+        metrics = self.measured()
+        self.task.train()
+        self.swap_averages()
+        return metrics
+
+    def measured(self) -> dict[str, float]:
+        """`Task.validate` of the first process, for all."""
+        self.task.eval()
+        seed_all(self.task.seed, VALIDATE)
         metrics = {}
         if self.first:
-            seed_all(task.seed, VALIDATE)
             with torch.no_grad():
-                metrics = {name: float(value) for name, value in task.validate().items()}
-        task.train()
-        self.swap_averages()
+                metrics = {name: float(value) for name, value in self.task.validate().items()}
         return self.processes.broadcast(metrics)
 
     def finish(self) -> RunResult:
-        task = self.task
         self.swap_averages()
-        task.eval()
         seconds = self.seconds()
-        seed_all(task.seed, VALIDATE)
-        metrics = {}
-        if self.first:
-            with torch.no_grad():
-                metrics = {name: float(value) for name, value in task.validate().items()}
+        metrics = self.measured()
         log = self.log.frame()
         self.on_first(lambda: self.write_model(metrics, seconds, log))
-        metrics, log = self.processes.broadcast((metrics, log))
+        log = self.processes.broadcast(log)
         return RunResult(self.folder.model, log, metrics, seconds, self.step)
 
     def write_model(self, metrics: dict[str, float], seconds: float, log: pd.DataFrame) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import time
 from typing import Any
@@ -60,19 +61,22 @@ class Progress:
 
     def _draw(self, log: Log) -> None:
         """The losses so far, in place of the last picture."""
-        from IPython.display import display
+        from IPython.display import Image, display
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
         frame = log.frame()
-        losses = [name for name in frame if name.startswith(("loss", "val_"))][:6]
         figure = Figure(figsize=(5, 1.8), layout="constrained")
         axes = figure.subplots()
-        for name in losses:
+        for name in [name for name in frame if name.startswith(("loss", "val_"))][:6]:
             known = frame[["step", name]].dropna()
             axes.plot(known["step"], known[name], label=name, marker="." if len(known) < 3 else None)
         axes.set_xlabel("step")
         axes.legend(frameon=False, fontsize="small")
+        buffer = io.BytesIO()
+        FigureCanvasAgg(figure).print_png(buffer)
+        picture = Image(data=buffer.getvalue())
         if self._picture is None:
-            self._picture = display(figure, display_id=True)
+            self._picture = display(picture, display_id=True)
         else:
-            self._picture.update(figure)
+            self._picture.update(picture)

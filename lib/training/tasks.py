@@ -23,14 +23,12 @@ class Task(nn.Module):
 
     Attributes:
         name: ``"<package>.<model>"``, e.g. ``"background.flow"``.
-        version: raised when the recipe changes in code, so that old checkpoints no longer match.
         config: the full config of the task; has a field ``train`` of type `TrainConfig`. All of it is hashed.
         seed: decides initial weights, order of the data and every draw.
         needs: trainings of the same package that must be there before this one begins.
         data: set by `setup_data` when the default `batch` is used: a tensor, or a tuple of tensors, of n examples.
     """
 
-    version: int = 1
     needs: ClassVar[tuple[str, ...]] = ()
     data: Any = None
 
@@ -42,8 +40,8 @@ class Task(nn.Module):
 
     @property
     def network(self) -> nn.Module:
-        """What a user of the trained task works with."""
-        return self.model
+        """What a user of the trained task works with: its sub-module ``model``, else the task itself."""
+        return getattr(self, "model", self)
 
     @property
     def device(self) -> torch.device:
@@ -94,6 +92,14 @@ class Task(nn.Module):
     def validate(self) -> dict[str, float]:
         """Final metrics, measured with the weights that ship; stored in the provenance."""
         return {}
+
+    def reduce_validation(self) -> str:
+        """Keep a part of what `validate` measures on, for a quick check of stored metrics; called after `setup_data`.
+
+        Returns:
+            the part, for example ``"the first 1,000 images"``; empty where `validate` still measures on all.
+        """
+        return ""
 
     def weights(self) -> dict[str, Tensor]:
         """What ships; default: the whole state."""
