@@ -55,7 +55,7 @@ def _claim(id: str, whole: bool, as_json: bool) -> bool:
     if seconds > LONGEST and not whole:
         raise UserError(
             f"measuring {id} again takes about {duration(seconds)} on two CPU cores: start it with "
-            f"python -m lib.claims claim {id} --whole"
+            f"make claim ID={id} WHOLE=1"
         )
     expected = "unknown" if math.isnan(seconds) else f"about {duration(seconds)}"
     print(f"measuring {id} again (time on two CPU cores: {expected})", file=sys.stderr)
@@ -72,8 +72,8 @@ def _audit(chapters: list[str] | None, afresh: bool) -> bool:
         claims = [claim for claim in claims if claim.chapter.partition("_")[0] in chapters]
         if not claims:
             raise UserError(f"no claim of the chapters {', '.join(chapters)} has a stored value")
-    rows = {} if afresh else _done(stored)
-    parts = [part for part in groups(claims) if any(claim.id not in rows for claim in part)]
+    rows = _done(stored)
+    parts = [part for part in groups(claims) if afresh or any(claim.id not in rows for claim in part)]
     failed = []
     for number, part in enumerate(parts, start=1):
         names = ", ".join(claim.id for claim in part)
