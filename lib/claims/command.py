@@ -2,8 +2,8 @@
 
 ``claim`` prints the stored and the new value side by side and exits with 1 where they disagree. Where that takes longer
 than ten minutes it computes a sample of the rows behind the claim again, and says how to start the whole. ``audit``
-measures every claim, one group at a time, and keeps what is done in ``figures/audit.csv``: stop it at any time and start
-it again.
+measures every claim, one group at a time, and keeps what is done in ``figures/audit.csv``: stop it at any time and
+start it again.
 """
 
 from __future__ import annotations
