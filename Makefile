@@ -1,4 +1,4 @@
-# make figures [PRESET=laptop] [CHAPTERS="02 05"] [SEED=0] [JOBS=cores] [RETRAIN=1] [RECOMPUTE=1] [DEVICE=auto]
+# make figures [PRESET=laptop] [CHAPTERS="02 05"] [SEED=0] [JOBS=cores] [RETRAIN=1] [RECOMPUTE=1] [DEVICE=auto] [GPUS=1]
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
@@ -11,6 +11,9 @@ JOBS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 RETRAIN ?=
 RECOMPUTE ?=
 DEVICE ?= auto
+# trainings and chapters of preset full that run side by side, each on a GPU of its own
+GPUS ?= 1
+OPTIONS ?=
 ID ?=
 WHOLE ?=
 PYTHON ?=
@@ -37,7 +40,7 @@ setup-test:
 	@scripts/setup.sh requirements-test.txt
 
 figures: setup  ## execute the chapters and write figures/ with REPORT.md (only what is out of date)
-	@$(BIN)/python -m snakemake --cores "$(JOBS)" --resources gpu=1 mem_mb=$(MEMORY) --keep-going --rerun-incomplete \
+	@$(BIN)/python -m snakemake --cores "$(JOBS)" --resources gpu=$(GPUS) mem_mb=$(MEMORY) --keep-going --rerun-incomplete \
 	    --quiet rules host --config preset="$(PRESET)" seed="$(SEED)" device="$(DEVICE)" chapters="$(CHAPTERS)" \
 	    retrain="$(if $(RETRAIN),true,false)" recompute="$(if $(RECOMPUTE),true,false)"
 
@@ -49,8 +52,8 @@ test-quick: setup-test  ## lint, then what takes seconds: nothing is trained or 
 	@$(BIN)/ruff check .
 	@$(BIN)/python -m pytest --quick --by-file --numprocesses 2 --dist loadscope --no-loadscope-reorder
 
-lab: setup  ## JupyterLab with this environment's kernel
-	@$(BIN)/python -m jupyterlab --notebook-dir=notebooks
+lab: setup  ## JupyterLab with this environment's kernel; on a server: make lab OPTIONS="--no-browser --ip=0.0.0.0"
+	@$(BIN)/python -m jupyterlab --notebook-dir=. $(if $(filter 0,$(shell id -u)),--allow-root) $(OPTIONS)
 
 data: setup  ## fetch the data that arrives in packages, of all chapters or CHAPTERS (figures does it as needed)
 	@$(BIN)/python data_scripts/fetch.py $(if $(CHAPTERS),--chapters $(CHAPTERS),--all-embedded)
