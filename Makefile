@@ -56,7 +56,7 @@ lab: setup  ## JupyterLab with this environment's kernel; on a server: make lab 
 	@$(BIN)/python -m jupyterlab --notebook-dir=. $(if $(filter 0,$(shell id -u)),--allow-root) $(OPTIONS)
 
 data: setup  ## fetch the data that arrives in packages, of all chapters or CHAPTERS (figures does it as needed)
-	@$(BIN)/python data_scripts/fetch.py $(if $(CHAPTERS),--chapters $(CHAPTERS),--all-embedded)
+	@$(BIN)/python data_scripts/fetch.py --chapters $(or $(CHAPTERS),02 03 04 05 06 07)
 
 claim: setup  ## measure one claim again and compare: make claim ID=5.jpeg (WHOLE=1 where it takes long)
 	@$(BIN)/python -m lib.claims claim "$(ID)" $(if $(WHOLE),--whole)

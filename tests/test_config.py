@@ -7,7 +7,7 @@ import pydantic
 import pytest
 import torch
 
-from lib import config, paths
+from lib import config, devices, paths
 from lib.errors import UserError
 
 BASE = {"steps": 10, "batch_size": 4, "lr": 1e-3}
@@ -162,6 +162,30 @@ def test_wrong_parameters_are_refused(values, expected):
 def test_devices():
     assert config.resolve_device("cpu") == torch.device("cpu")
     assert config.resolve_device("auto").type in ("cpu", "cuda")
+
+
+def test_a_device_elsewhere_is_checked_by_name_only():
+    assert config.check_parameters(False, device="cuda:7").device == "cuda:7"
+    assert "unknown device 'cuda7'" in refused(config.check_parameters, False, device="cuda7")
+
+
+def test_full_without_a_gpu_says_so_before_it_starts(monkeypatch, capsys):
+    monkeypatch.setattr(devices, "_devices", lambda: ("cpu",))
+    config.parameters(preset="full")
+    assert "warning: no GPU is usable" in capsys.readouterr().err
+    devices.warn_without_gpu("full", "auto", config.planned("02_background", "full"))
+    assert "planned are about 10 hours on one GPU" in capsys.readouterr().err
+    for preset, device in (("laptop", "auto"), ("full", "cpu")):  # not meant for a GPU, or asked for
+        config.parameters(preset=preset, device=device)
+    monkeypatch.setattr(devices, "_devices", lambda: ("cpu", "cuda", "cuda:0"))
+    config.parameters(preset="full")
+    assert capsys.readouterr().err == ""
+    paths.keep_apart(None)
+
+
+def test_precision_may_be_a_number():
+    assert config.override(config.TrainConfig(**BASE), {"precision": 32}).precision == "32"
+    assert "it must be '32' or 'bf16'" in refused(config.override, config.TrainConfig(**BASE), {"precision": 16})
 
 
 def test_hash_is_stable_and_tells_configs_apart():

@@ -196,6 +196,21 @@ def test_update_stores_a_clean_notebook_or_none(repository):
 # ---------------------------------------------------------------------------------------------------- names and hashes
 
 
+def test_papermill_itself_refuses_a_wrong_name(repository):
+    repository.write(
+        "02_tiny",
+        "from lib import config\nrun = config.parameters(\n    preset=preset, seed=seed, retrain=retrain, "
+        "recompute=recompute, device=device, overrides=overrides\n)\nprint('variant', run.variant)",
+    )
+    command = (sys.executable, "-m", "papermill", str(repository.notebook("02_tiny")), "out.ipynb", "--log-output")
+    wrong = repository.command(*command, "-p", "presett", "smoke")
+    assert wrong.returncode != 0
+    assert "unknown key 'presett' (did you mean 'preset'?)" in wrong.stderr
+    right = repository.command(*command, "-p", "preset", "smoke", "-p", "seed", "3")
+    assert right.returncode == 0, right.stderr
+    assert "variant smoke-seed3" in right.stderr
+
+
 def test_variant_and_options_name_what_differs_from_the_defaults():
     parameters = config.NotebookParameters
     assert run.variant(parameters()) == "laptop"
