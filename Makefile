@@ -2,7 +2,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: figures test test-quick lab data timings claim audit clean help setup setup-test
+.PHONY: figures test test-quick lab gpu data timings claim audit clean help setup setup-test
 
 PRESET ?= laptop
 CHAPTERS ?=
@@ -39,6 +39,7 @@ setup:
 setup-test:
 	@scripts/setup.sh requirements-test.txt
 
+figures: export GMMP_GPUS = $(GPUS)
 figures: setup  ## execute the chapters and write figures/ with REPORT.md (only what is out of date)
 	@$(BIN)/python -m snakemake --cores "$(JOBS)" --resources gpu=$(GPUS) mem_mb=$(MEMORY) --keep-going --rerun-incomplete \
 	    --quiet rules host --config preset="$(PRESET)" seed="$(SEED)" device="$(DEVICE)" chapters="$(CHAPTERS)" \
@@ -54,6 +55,9 @@ test-quick: setup-test  ## lint, then what takes seconds: nothing is trained or 
 
 lab: setup  ## JupyterLab with this environment's kernel; on a server: make lab OPTIONS="--no-browser --ip=0.0.0.0"
 	@$(BIN)/python -m jupyterlab --notebook-dir=. $(if $(filter 0,$(shell id -u)),--allow-root) $(OPTIONS)
+
+gpu: setup  ## try every model of preset full on this machine's GPU for ten minutes: loss, speed, memory, hours
+	@$(BIN)/python -m lib.gpu --device "$(DEVICE)"
 
 data: setup  ## fetch the data that arrives in packages, of all chapters or CHAPTERS (figures does it as needed)
 	@$(BIN)/python data_scripts/fetch.py --chapters $(or $(CHAPTERS),02 03 04 05 06 07)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import functools
+import os
 import re
 import sys
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
+from lib import paths
 from lib.errors import UserError, nearest
 
 if TYPE_CHECKING:
     import torch
 
+_held: list[IO[str]] = []
 _KINDS = ("auto", "cpu", "cuda", "mps")
 
 
@@ -52,6 +55,31 @@ def _devices() -> tuple[str, ...]:
 
     cuda = [f"cuda:{index}" for index in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
     return ("cpu", *(["cuda", *cuda] if cuda else []), *(["mps"] if torch.backends.mps.is_available() else []))
+
+
+def own_gpu() -> None:
+    """Take a GPU that no other job of this machine has, where ``GMMP_GPUS`` says how many jobs share it.
+
+    Called before torch looks for GPUs: what runs in this process, and the kernel that it starts, sees that GPU alone.
+    The lock ends with the process, however it ends. Where all are taken, and where Slurm or a user has chosen one,
+    nothing happens.
+    """
+    count = os.environ.pop("GMMP_GPUS", "1")
+    if not count.isdigit() or int(count) < 2 or "CUDA_VISIBLE_DEVICES" in os.environ:
+        return
+    import fcntl
+
+    paths.runs().mkdir(parents=True, exist_ok=True)
+    for number in range(int(count)):
+        lock = open(paths.runs() / f"gpu-{number}.lock", "w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.close()
+            continue
+        _held.append(lock)
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(number)
+        return
 
 
 def missing_gpu(preset: str, device: str, planned: str = "") -> str:

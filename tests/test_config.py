@@ -1,5 +1,6 @@
 """Presets, overrides, parameters, hashes and devices: what is not known is refused by name."""
 
+import os
 import subprocess
 import sys
 
@@ -181,6 +182,31 @@ def test_full_without_a_gpu_says_so_before_it_starts(monkeypatch, capsys):
     config.parameters(preset="full")
     assert capsys.readouterr().err == ""
     paths.keep_apart(None)
+
+
+def test_jobs_side_by_side_take_a_gpu_each(tmp_path):
+    code = (
+        "import os, sys; from lib.devices import own_gpu; own_gpu(); "
+        "print(os.environ.get('CUDA_VISIBLE_DEVICES'), flush=True); sys.stdin.read()"
+    )
+    environment = {**os.environ, "GMMP_RUNS": str(tmp_path / "runs"), "GMMP_GPUS": "2"}
+    environment.pop("CUDA_VISIBLE_DEVICES", None)
+    command = [sys.executable, "-c", code]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "cwd": paths.ROOT}
+
+    def started() -> tuple[subprocess.Popen, str]:
+        job = subprocess.Popen(command, env=environment, **pipes)
+        return job, job.stdout.readline().strip()
+
+    (first, a), (second, b), (third, c) = started(), started(), started()
+    assert (a, b, c) == ("0", "1", "None")
+    first.kill()
+    first.wait()
+    last, d = started()
+    assert d == "0"
+    for job in (first, second, third, last):
+        job.kill()
+        job.communicate()
 
 
 def test_precision_may_be_a_number():

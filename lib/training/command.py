@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from lib import config as configs
-from lib.devices import warn_without_gpu
+from lib.devices import own_gpu, warn_without_gpu
 from lib.errors import UserError, command_parser
 from lib.store import weights
 from lib.store.provenance import check_clean, duration, shown
@@ -69,6 +69,7 @@ def main() -> None:
             return
         if arguments.ship:
             check_clean("shipped")  # before hours of training, not after
+        own_gpu()
         task = make_task(arguments.model, arguments.preset, arguments.seed, _overrides(arguments.set))
         if first:
             chapter = configs.package_chapter(weights.split_name(arguments.model)[0])
