@@ -1,4 +1,4 @@
-"""What preset ``full`` takes here, found out in minutes: ``python -m lib.gpu [MODEL …] [--device cuda] [--seconds 600]``.
+"""What preset ``full`` takes here, in minutes: ``python -m lib.gpu [MODEL …] [--device cuda] [--seconds 600]``.
 
 Every model at its published size, a few steps of its own training as `lib.training` does them (precision, memory
 layout, optimiser), on the photographs and clips that arrive in packages:
