@@ -378,12 +378,20 @@ def ablation(chapter: BackgroundConfig, seed: int, key: str) -> Task:
     return FlowTask(f"background.ablation_{key}", chapter.ablation.model_copy(update=ABLATIONS[key]), chapter, seed)
 
 
-RINGS = {"saturating": "saturating", "non_saturating": "non-saturating"}
+RINGS: dict[str, dict] = {
+    "non_saturating": {"objective": "non-saturating"},
+    "1e-3": {"lr": 1e-3},
+    "2e-4": {"lr": 2e-4},
+}
+"""What each changes of the preset's ring; the last two are smaller step sizes, down to that of DCGAN."""
 
 
 @task("ring_{}", RINGS)
 def ring(chapter: BackgroundConfig, seed: int, key: str) -> Task:
-    return RingTask(f"background.ring_{key}", chapter.ring.model_copy(update={"objective": RINGS[key]}), seed)
+    changes = dict(RINGS[key])
+    if "lr" in changes:
+        changes = {"train": chapter.ring.train.model_copy(update=changes)}
+    return RingTask(f"background.ring_{key}", chapter.ring.model_copy(update=changes), seed)
 
 
 @task("toy_{}", ("vae", "gan", "flow"))

@@ -7,20 +7,40 @@ python -m lib.background.study --preset laptop --ship     # into checkpoints/bac
 from __future__ import annotations
 
 import pandas as pd
+import torch
+from torch import Tensor
 
-from lib import store
-from lib.background import evaluate, stability
+from lib import config, data, store
+from lib.background import evaluate
+from lib.background.vae import VAE
 
 NAMES = {"vae_gaussianised": "VAE", "vae": "VAE, one sigma", "gan": "GAN", "flow": "flow"}
 """The models that are compared, and their names in tables."""
-RATES = ("2e-4", "1e-3", "3e-3")
-"""Step sizes of the runs on the ring: DCGAN's, five and fifteen times as large."""
-RING_SEEDS = 6
-RING_RUNS = [("gan", rate) for rate in RATES] + [("vae", rate) for rate in RATES]
 
 
 class Study(store.Study):
     """Chapter 2 at a preset."""
+
+    def digits(self, split: str, count: int) -> Tensor:
+        """The first images of MNIST, uint8 ``(count, 1, 28, 28)``, where the models are."""
+        images = torch.from_numpy(data.mnist(split)[0][:count, None].copy())
+        return images.to(config.resolve_device(self.models.device))
+
+    def judged(self, images: Tensor) -> dict[str, float]:
+        """`evaluate.sample_scores` of images in [0, 1], against as many test images as samples are drawn."""
+        judge = self.models["classifier"]
+        real, _ = evaluate.judge(judge, self.digits("test", self.settings.generated).float() / 255)
+        return evaluate.sample_scores(judge, images, real)
+
+
+def runs_of(study: Study) -> list[tuple[str, str]]:
+    """Each compared model with each of its seeds: ``("flow", "0")``."""
+    return [(name, str(study.seed + k)) for name in NAMES for k in range(study.settings.seeds)]
+
+
+def run_of(study: Study, key: tuple[str, str]) -> tuple[str, int]:
+    """The model of a key, as `lib.store.Models` takes it."""
+    return key[0], int(key[1])
 
 
 @store.measure("sampling_time", models=tuple(NAMES), volatile=("ms per sample",))
@@ -31,16 +51,37 @@ def sampling_time(study: Study) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _ring(study: Study, key: tuple[str, str]) -> dict:
-    return {"ring": study.settings.ring.model_dump(), "rate": key[1], "seeds": RING_SEEDS}
+@store.measure("scores_{}_{}", runs_of, models=lambda study, key: ("classifier", run_of(study, key)))
+def scores(study: Study, key: tuple[str, str]) -> pd.DataFrame:
+    """Samples of one model and seed, as the judge sees them (`evaluate.sample_scores`): one row."""
+    name, seed = run_of(study, key)
+    return pd.DataFrame([study.judged(evaluate.draw(study.models[name, seed], study.settings.generated, seed))])
 
 
-@store.measure("ring_{}_{}", RING_RUNS, decides=_ring)
-def ring_runs(study: Study, key: tuple[str, str]) -> pd.DataFrame:
-    """Modes of the ring over time, at one step size: columns seed, step, modes, on_a_mode (see `stability`)."""
-    kind, rate = key
-    runs = stability.gan_runs if kind == "gan" else stability.vae_runs
-    return runs(study.settings.ring, float(rate), RING_SEEDS)
+@store.measure("scores_cooler", models=("classifier", "flow"))
+def scores_cooler(study: Study) -> pd.DataFrame:
+    """`scores` of the flow at temperature 0.8."""
+    flow, draws = (
+        study.models["flow"],
+        [torch.Generator().manual_seed(k) for k in range(study.settings.generated // 500)],
+    )
+    return pd.DataFrame([study.judged(torch.cat([flow.sample(500, 0.8, draw).cpu() for draw in draws]))])
+
+
+def densities(study: Study) -> list[tuple[str, str]]:
+    """Those of `runs_of` that have a likelihood or a bound of it."""
+    return [key for key in runs_of(study) if key[0] != "gan"]
+
+
+@store.measure("bits_{}_{}", densities, models=lambda study, key: (run_of(study, key),))
+def bits(study: Study, key: tuple[str, str]) -> pd.DataFrame:
+    """Bits per dimension of every test image (column bits); of a VAE also tighter ones of the first 1,000 (tighter)."""
+    model, images = study.models[run_of(study, key)], study.digits("test", study.settings.test_images)
+    frame = pd.DataFrame({"bits": evaluate.image_bits(model, images)}).round(4)
+    if isinstance(model, VAE):
+        found = evaluate.tighter_bits(model, images[:1000], study.settings.importance_draws)
+        frame["tighter"] = pd.Series(found.numpy().round(4))
+    return frame
 
 
 if __name__ == "__main__":
