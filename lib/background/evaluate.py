@@ -23,6 +23,11 @@ def parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
+def device_of(model: nn.Module) -> torch.device:
+    """Where a model is."""
+    return next(iter(model.state_dict().values())).device
+
+
 def relative_error(found: Tensor, expected: Tensor) -> float:
     """Largest relative error over a batch: the Euclidean length of each sample's difference over that of the sample."""
     return ((found - expected).flatten(1).norm(dim=1) / expected.flatten(1).norm(dim=1)).max().item()
@@ -103,21 +108,22 @@ def image_bits(model: nn.Module, images: Tensor, batch: int = 500) -> Tensor:
     """
     torch.manual_seed(0)  # of the de-quantisation, and of the VAE's draws
     density = model.elbo if isinstance(model, VAE) else model.log_prob
-    parts = [bits_per_dim(density(dequantise(part)), PIXELS) for part in images.split(batch)]
-    return torch.cat(parts).cpu()
+    device = device_of(model)
+    return torch.cat([bits_per_dim(density(dequantise(x.to(device))), PIXELS).cpu() for x in images.split(batch)])
 
 
 def tighter_bits(model: VAE, images: Tensor, draws: int) -> Tensor:
     """As `image_bits` of a VAE, with ``draws`` importance samples for each image (Burda et al. 2016)."""
     torch.manual_seed(0)
-    nats = torch.cat([model.importance_bound(dequantise(part), draws) for part in images.split(250)])
-    return bits_per_dim(nats, PIXELS).cpu()
+    device = device_of(model)
+    nats = torch.cat([model.importance_bound(dequantise(x.to(device)), draws).cpu() for x in images.split(250)])
+    return bits_per_dim(nats, PIXELS)
 
 
 @torch.no_grad()
 def reconstruction(model: VAE, image: Tensor) -> np.ndarray:
     """What a VAE makes of one image ``(28, 28)`` in [0, 1], from the mean of its codes: ``(28, 28)`` in [0, 1]."""
-    device = next(model.parameters()).device
+    device = device_of(model)
     codes = model.encode(cell_centre(image)[None, None].to(device))[0]
     return model.decode(codes)[0, 0].clamp(0, 1).cpu().numpy()
 

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from lib import config, data, store
+from lib import data, store
 from lib.background import evaluate
 from lib.background.vae import VAE
 
@@ -22,9 +22,8 @@ class Study(store.Study):
     """Chapter 2 at a preset."""
 
     def digits(self, split: str, count: int) -> Tensor:
-        """The first images of MNIST, uint8 ``(count, 1, 28, 28)``, where the models are."""
-        images = torch.from_numpy(data.mnist(split)[0][:count, None].copy())
-        return images.to(config.resolve_device(self.models.device))
+        """The first images of MNIST, uint8 ``(count, 1, 28, 28)``."""
+        return torch.from_numpy(data.mnist(split)[0][:count, None].copy())
 
     def judged(self, images: Tensor) -> dict[str, float]:
         """`evaluate.sample_scores` of images in [0, 1], against as many test images as samples are drawn."""
@@ -61,10 +60,8 @@ def scores(study: Study, key: tuple[str, str]) -> pd.DataFrame:
 @store.measure("scores_cooler", models=("classifier", "flow"))
 def scores_cooler(study: Study) -> pd.DataFrame:
     """`scores` of the flow at temperature 0.8."""
-    flow, draws = (
-        study.models["flow"],
-        [torch.Generator().manual_seed(k) for k in range(study.settings.generated // 500)],
-    )
+    flow, parts = study.models["flow"], range(study.settings.generated // 500)
+    draws = [torch.Generator().manual_seed(part) for part in parts]
     return pd.DataFrame([study.judged(torch.cat([flow.sample(500, 0.8, draw).cpu() for draw in draws]))])
 
 
