@@ -50,14 +50,24 @@ def sampling_time(study: Study) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-@store.measure("scores_{}_{}", runs_of, models=lambda study, key: ("classifier", run_of(study, key)))
+def drawn(study: Study, *_: object) -> dict[str, int]:
+    """How many samples a score stands on."""
+    return {"generated": study.settings.generated}
+
+
+def measured(study: Study, *_: object) -> dict[str, int]:
+    """How many images bits stand on, and how many draws each."""
+    return {"images": study.settings.test_images, "draws": study.settings.importance_draws}
+
+
+@store.measure("scores_{}_{}", runs_of, models=lambda study, key: ("classifier", run_of(study, key)), decides=drawn)
 def scores(study: Study, key: tuple[str, str]) -> pd.DataFrame:
     """Samples of one model and seed, as the judge sees them (`evaluate.sample_scores`): one row."""
     name, seed = run_of(study, key)
     return pd.DataFrame([study.judged(evaluate.draw(study.models[name, seed], study.settings.generated, seed))])
 
 
-@store.measure("scores_cooler", models=("classifier", "flow"))
+@store.measure("scores_cooler", models=("classifier", "flow"), decides=drawn)
 def scores_cooler(study: Study) -> pd.DataFrame:
     """`scores` of the flow at temperature 0.8."""
     flow, parts = study.models["flow"], range(study.settings.generated // 500)
@@ -70,7 +80,7 @@ def densities(study: Study) -> list[tuple[str, str]]:
     return [key for key in runs_of(study) if key[0] != "gan"]
 
 
-@store.measure("bits_{}_{}", densities, models=lambda study, key: (run_of(study, key),))
+@store.measure("bits_{}_{}", densities, models=lambda study, key: (run_of(study, key),), decides=measured)
 def bits(study: Study, key: tuple[str, str]) -> pd.DataFrame:
     """Bits per dimension of every test image (column bits); of a VAE also tighter ones of the first 1,000 (tighter)."""
     model, images = study.models[run_of(study, key)], study.digits("test", study.settings.test_images)
