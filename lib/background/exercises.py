@@ -88,6 +88,6 @@ def check(number: str, answer: Callable) -> None:
         problem = EXERCISES[number](answer)
     except NotImplementedError:
         problem = "still to be written"
-    except (RuntimeError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (RuntimeError, TypeError, ValueError, AttributeError, IndexError, NameError) as error:
         problem = f"it stops with {type(error).__name__}: {error}"
     print(f"{number}: {problem or 'right'}.")

@@ -76,8 +76,8 @@ def scores_cooler(study: Study) -> pd.DataFrame:
 
 
 def densities(study: Study) -> list[tuple[str, str]]:
-    """Those of `runs_of` that have a likelihood or a bound of it."""
-    return [key for key in runs_of(study) if key[0] != "gan"]
+    """Those of `runs_of` that have a likelihood or a bound of it; of one seed, whose spread is in the metrics of all."""
+    return [(name, seed) for name, seed in runs_of(study) if name != "gan" and int(seed) == study.seed]
 
 
 @store.measure("bits_{}_{}", densities, models=lambda study, key: (run_of(study, key),), decides=measured)
