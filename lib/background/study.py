@@ -76,7 +76,7 @@ def scores_cooler(study: Study) -> pd.DataFrame:
 
 
 def densities(study: Study) -> list[tuple[str, str]]:
-    """Those of `runs_of` that have a likelihood or a bound of it; of one seed, whose spread is in the metrics of all."""
+    """Those of `runs_of` with a likelihood or a bound of it, at the base seed (metrics of all seeds are stored too)."""
     return [(name, seed) for name, seed in runs_of(study) if name != "gan" and int(seed) == study.seed]
 
 
