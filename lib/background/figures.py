@@ -268,8 +268,8 @@ def saturation(frame: pd.DataFrame) -> Drawn:
 @declare_figure(
     "instability",
     "GANs (non-saturating loss) on the ring of eight Gaussians, one run at each of the smaller two step sizes and "
-    "{settings.seeds} seeds at the largest: modes that at least 1 % of samples hit, at the end (left, one dot a run) and "
-    "over time (middle, mean over seeds); samples of one run at the largest (right; crosses: true centres). Preset "
+    "{settings.seeds} seeds at the largest: modes that at least 1 % of samples hit, at the end (left, one dot a run) "
+    "and over time (middle, mean over seeds); samples of one run at the largest (right; crosses: true centres). Preset "
     "{preset}.",
 )
 def instability(logs: Mapping[tuple[str, int], pd.DataFrame], ends: pd.DataFrame, samples: Tensor) -> Drawn:
