@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
+import textwrap
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,13 +14,13 @@ import torch.nn.functional as F
 from torch import nn
 from torch.distributions import Normal, kl_divergence
 
-from lib import config, training
-from lib.background import evaluate
+from lib import config, paths, training
+from lib.background import evaluate, exercises
 from lib.background.experiments import RING_SIGMA, ring_centres, ring_coverage, ring_points
 from lib.background.gan import GAN, discriminator_loss, generator_loss
-from lib.background.vae import VAE, dense
+from lib.background.vae import VAE, GaussianisedVAE, dense
 from lib.errors import UserError
-from lib.flows import VectorFlow
+from lib.flows import Gaussianise, Invertible, Sequence, VectorFlow
 from lib.training.registry import declared
 
 SMOKE = config.load("02_background", "smoke")
@@ -89,6 +93,48 @@ def test_a_wrong_posterior_loosens_the_bound_and_importance_samples_tighten_it()
     elbo, tighter = model.elbo(x).mean(), model.importance_bound(x, 200).mean()
     assert elbo < exact - 0.3  # KL of the two posteriors: 0.8^2 / (2 * 0.5) = 0.64
     assert elbo < tighter <= exact + 0.05
+
+
+class Stretch(Invertible):
+    """y = 3 x."""
+
+    def forward(self, x):
+        return 3 * x, torch.full((len(x),), x[0].numel() * float(np.log(3)))
+
+    def inverse(self, y):
+        return y / 3, torch.full((len(y),), -y[0].numel() * float(np.log(3)))
+
+
+def test_the_first_layer_of_a_vae_carries_its_density_to_the_pixels():
+    """The likelihood is that of torch's Gaussian of 3 x, as a density of x, with the widths that the decoder gives."""
+    model = GaussianisedVAE(dense(3, 4, 8), dense(2, 6, 8), 2, Stretch())
+    x, z = torch.randn(6, 3), torch.randn(6, 2)
+    mean, raw = model.decoder(z).chunk(2, dim=1)
+    sigma = (model.bound * torch.tanh(raw / model.bound)).exp()
+    expected = (Normal(mean, sigma).log_prob(3 * x) + np.log(3)).sum(1)
+    torch.testing.assert_close(model.log_likelihood(x, z), expected)
+    torch.testing.assert_close(model.decode(z), mean / 3)
+    assert not any(name == "log_sigma" for name, _ in model.named_parameters())
+
+
+def test_a_width_for_each_pixel_beats_one_for_all():
+    """Half of the pixels constant, half of them noise: the best single width pays for both."""
+    torch.manual_seed(0)
+    x = torch.cat([0.01 * torch.randn(512, 4), torch.randn(512, 4)], 1)
+    identity = Sequence()
+    models = (
+        VAE(dense(8, 2, 8), dense(1, 8, 8), 1, "gaussian"),
+        GaussianisedVAE(dense(8, 2, 8), dense(1, 16, 8), 1, identity),
+    )
+    bounds = []
+    for model in models:
+        optimizer = torch.optim.Adam(model.parameters(), lr=2e-2)
+        for _ in range(300):
+            optimizer.zero_grad()
+            (-model.elbo(x).mean()).backward()
+            optimizer.step()
+        bounds.append(model.elbo(x).mean().item())
+    assert bounds[1] > bounds[0] + 5
 
 
 def test_unknown_likelihood_is_refused():
@@ -203,6 +249,77 @@ def test_samples_do_not_depend_on_the_batch():
     first = evaluate.draw(model, 12, seed=5, batch=4)
     assert torch.equal(first, evaluate.draw(model, 12, seed=5, batch=4))
     assert first.shape == (12, 1, 28, 28) and 0 <= first.min() and first.max() <= 1
+
+
+def test_total_mass_of_a_gaussian_is_one():
+    grid = evaluate.plane(6, 120)
+    density = Normal(0.0, 1.0).log_prob(grid).sum(1).exp()
+    assert evaluate.total_mass(density, grid) == pytest.approx(1, abs=1e-3)
+    assert evaluate.total_mass(0.5 * density, grid) == pytest.approx(0.5, abs=1e-3)
+
+
+def test_the_model_that_does_nothing_costs_the_entropy_of_the_histogram():
+    """Independent pixels of known frequency cannot cost less than their entropy, nor, here, much more."""
+    images = (255 * (torch.rand(50, 1, 28, 28) < 0.2)).to(torch.uint8)
+    counts = torch.bincount(images.flatten().long(), minlength=256)
+    bits = evaluate.image_bits(evaluate.FirstLayer(Gaussianise(counts)), images).mean().item()
+    share = counts[255].item() / images.numel()
+    entropy = -(share * np.log2(share) + (1 - share) * np.log2(1 - share))
+    assert entropy < bits < entropy + 0.25  # a tenth of the histogram is uniform: -log2(0.9) = 0.15
+
+
+def test_bits_of_a_vae_are_those_of_its_task():
+    task = training.build_task("background", "vae_gaussianised", SMOKE)
+    task.setup_data(torch.device("cpu"))
+    task.eval()
+    found = evaluate.image_bits(task.model, task.test_set[0])
+    assert found.shape == (SMOKE.test_images,)
+    assert found.mean().item() == pytest.approx(task.validate()["bits_per_dim"], abs=0.02)
+
+
+# ----------------------------------------------------------------------------------------------------------- exercises
+
+
+def solutions() -> dict[str, dict]:
+    """The folded solutions of the notebook, executed."""
+    cells = json.loads((paths.NOTEBOOKS / "02_background.ipynb").read_text(encoding="utf-8"))["cells"]
+    text = next(t for t in ("".join(cell["source"]) for cell in cells) if "Solutions</summary>" in t)
+    found = {}
+    for number, code in re.findall(r"^(\d+)\. ```python\n(.*?)```", text, re.DOTALL | re.MULTILINE):
+        scope = {"torch": torch, "np": np}
+        exec(textwrap.dedent(code), scope)
+        found[f"2.{number}"] = scope
+    return found
+
+
+def test_every_written_exercise_has_a_solution_that_its_check_accepts(capsys):
+    found = solutions()
+    assert set(found) == set(exercises.EXERCISES)
+    for number, scope in found.items():
+        answer = next(value for name, value in scope.items() if callable(value) and name not in ("torch", "np"))
+        exercises.check(number, answer)
+        assert capsys.readouterr().out == f"{number}: right.\n"
+
+
+@pytest.mark.parametrize(
+    ("number", "answer", "hint"),
+    [
+        ("2.6", lambda y, network: y[:, 2:], "shape of y"),
+        ("2.6", lambda y, network: y, "does not come back"),
+        ("2.7", lambda mean, log_var: mean.square().sum(1), "wrong elsewhere"),
+        ("2.7", lambda mean, log_var: mean.sum(), "one number for each"),
+        ("2.8", lambda levels, width: torch.tensor(3.0), "half the width must save one bit"),
+        ("2.8", lambda levels, width: 1 / 0.5 + undefined, "stops with NameError"),  # noqa: F821
+    ],
+)
+def test_a_wrong_answer_is_told_what_is_wrong(number, answer, hint, capsys):
+    exercises.check(number, answer)
+    assert hint in capsys.readouterr().out
+
+
+def test_an_unknown_exercise_is_refused():
+    with pytest.raises(UserError, match="2.6"):
+        exercises.check("2.66", print)
 
 
 # --------------------------------------------------------------------------------------------------------------- tasks

@@ -20,6 +20,15 @@ class VAEConfig(Config):
     train: TrainConfig
 
 
+class GaussianisedVAEConfig(Config):
+    """Variational auto-encoder on MNIST behind the first layer of the flow, with a noise level for each pixel."""
+
+    latent: int = Field(ge=1, le=512)
+    width: int = Field(ge=1, le=512)
+    hidden: int = Field(ge=1, le=4096)
+    train: TrainConfig
+
+
 class GANConfig(Config):
     """Generative adversarial network on MNIST."""
 
@@ -78,6 +87,7 @@ class BackgroundConfig(Config):
     generated: int = Field(ge=256, le=50_000)  # samples behind each Frechet distance
     importance_draws: int = Field(ge=1, le=5_000)
     classifier: ClassifierConfig
+    vae_gaussianised: GaussianisedVAEConfig
     vae: VAEConfig
     vae_2d: VAEConfig
     vae_bernoulli: VAEConfig

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -10,16 +11,21 @@ import torch
 from torch import Tensor, nn
 
 from lib.background.classifier import Classifier
-from lib.background.experiments import PIXELS, FlowTask, GANTask, VAETask
+from lib.background.experiments import PIXELS, FlowTask, GANTask, VAETask, ring_points
 from lib.background.gan import GAN, discriminator_loss, generator_loss
 from lib.background.vae import VAE
-from lib.flows import VectorFlow, bits_per_dim
+from lib.flows import Invertible, VectorFlow, bits_per_dim, dequantise, standard_normal_log_prob
 from lib.metrics import frechet_distance
 
 
 def parameters(model: nn.Module) -> int:
     """Number of trainable parameters."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where a model is."""
+    return next(iter(model.state_dict().values())).device
 
 
 def relative_error(found: Tensor, expected: Tensor) -> float:
@@ -73,20 +79,64 @@ def test_images(task: VAETask | GANTask | FlowTask) -> Tensor:
     return task.test_set[0].float() / 255
 
 
-def bits(task: VAETask | FlowTask, draws: int) -> dict[str, float]:
-    """Bits per dimension of the test set: exact for a flow; for a VAE the bound, and a tighter one.
+class FirstLayer(nn.Module):
+    """The first layer of the flow alone, with every pixel independent: what a model must beat to have learned anything.
 
-    ``draws``: importance samples behind the tighter bound (Burda et al. 2016), over the first 1,000 test images.
+    It is not trained: ``first`` follows from the histogram of grey levels.
     """
-    if isinstance(task, FlowTask):
-        return {"bits/dim": task.validate()["bits_per_dim"]}
+
+    def __init__(self, first: Invertible) -> None:
+        super().__init__()
+        self.first = first
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """log p(x) in nats of images in [0, 1], shape ``(N,)``."""
+        y, log_det = self.first(x)
+        return standard_normal_log_prob([y]) + log_det
+
+    @torch.no_grad()
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """``n`` images ``(n, 1, 28, 28)`` in [0, 1]."""
+        return self.first.inverse(torch.randn(n, 1, 28, 28, generator=generator).to(self.first.cdf.device))[0]
+
+
+@torch.no_grad()
+def image_bits(model: nn.Module, images: Tensor, batch: int = 500) -> Tensor:
+    """Bits per dimension of each of ``images`` (uint8 ``(N, 1, 28, 28)``), shape ``(N,)``, on the CPU.
+
+    Exact where the model has a density, an upper bound for a VAE (its bound 2.4 is one from below).
+    """
+    torch.manual_seed(0)  # of the de-quantisation, and of the VAE's draws
+    density = model.elbo if isinstance(model, VAE) else model.log_prob
+    device = device_of(model)
+    return torch.cat([bits_per_dim(density(dequantise(x.to(device))), PIXELS).cpu() for x in images.split(batch)])
+
+
+def tighter_bits(model: VAE, images: Tensor, draws: int) -> Tensor:
+    """As `image_bits` of a VAE, with ``draws`` importance samples for each image (Burda et al. 2016)."""
     torch.manual_seed(0)
-    images = task.inputs(task.test_set[0][:1000])
-    tighter = torch.cat([task.model.importance_bound(part, draws) for part in images.split(250)])
-    return {
-        "bits/dim": task.validate()["bits_per_dim"],
-        "tighter bits/dim": bits_per_dim(tighter, PIXELS).mean().item(),
-    }
+    device = device_of(model)
+    nats = torch.cat([model.importance_bound(dequantise(x.to(device)), draws).cpu() for x in images.split(250)])
+    return bits_per_dim(nats, PIXELS)
+
+
+@torch.no_grad()
+def reconstruction(model: VAE, image: Tensor) -> np.ndarray:
+    """What a VAE makes of one image ``(28, 28)`` in [0, 1], from the mean of its codes: ``(28, 28)`` in [0, 1]."""
+    device = device_of(model)
+    codes = model.encode(cell_centre(image)[None, None].to(device))[0]
+    return model.decode(codes)[0, 0].clamp(0, 1).cpu().numpy()
+
+
+def cell_centre(images: Tensor) -> Tensor:
+    """Grey values k/255 in [0, 1] -> (k + 1/2) / 256, the middle of the cell that de-quantisation fills (eq. 2.11)."""
+    return images * (255 / 256) + 0.5 / 256
+
+
+def total_mass(density: Tensor, grid: Tensor) -> float:
+    """Integral of a density ``(n * n,)`` over the square `plane` grid that it was measured on."""
+    n = int(len(grid) ** 0.5)
+    return (density.sum() * (2 * grid.max() / (n - 1)) ** 2).item()
 
 
 def sampling_seconds(model: nn.Module, n: int = 1000, repeats: int = 3) -> float:
@@ -168,6 +218,17 @@ def saturation(model: GAN, real: Tensor, steps: int, every: int, seed: int = 0) 
         discriminator_loss(model.discriminator(batch), model.discriminator(fake)).backward()
         optimizer.step()
     return pd.DataFrame(rows)
+
+
+def saturation_ratios(make: Callable[[int], GAN], seeds: int, steps: int) -> pd.Series:
+    """Gradient of the non-saturating loss over that of eq. 2.5 when the discriminator has trained, one for each seed.
+
+    Args:
+        make: gives the untrained GAN of a seed.
+    """
+    real = ring_points(4000, seed=0)
+    ends = [saturation(make(seed), real, steps, every=steps, seed=seed).iloc[-1] for seed in range(seeds)]
+    return pd.Series([end["non-saturating"] / end["saturating"] for end in ends])
 
 
 def interpolate(start: Tensor, end: Tensor, steps: int, spherical: bool) -> Tensor:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.errors import UserError
+from lib.flows import Invertible
 
 Likelihood = Literal["gaussian", "bernoulli"]
 
@@ -90,6 +91,47 @@ class VAE(nn.Module):
         return self.decode(torch.randn(n, self.latent, generator=generator).to(device))
 
 
+class GaussianisedVAE(VAE):
+    """A VAE behind the first layer of a flow, whose decoder also predicts how sure it is of each pixel.
+
+        x --first--> y --encoder--> mu, log_var --> z --decoder--> mean and log sigma of every pixel of y
+
+    As ``first`` is a bijection, log p(x | z) = log p(y | z) + log|det dy/dx| (eq. 2.6): the bound stays one of the
+    density of x and can be compared with that of any other model of x.
+
+    Args:
+        encoder, decoder, latent: as in `VAE`, but the decoder returns twice the channels of x.
+        first: a bijection that takes pixels to values a Gaussian can describe, such as `lib.flows.Gaussianise`.
+    """
+
+    bound = 3.0  # of the log sigma, as in the couplings of the flow: no pixel is worth an infinite density
+
+    def __init__(self, encoder: nn.Module, decoder: nn.Module, latent: int, first: Invertible) -> None:
+        super().__init__(encoder, decoder, latent, "gaussian")
+        del self.log_sigma  # the one noise level for all pixels
+        self.first = first
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of q(z | x), each ``(N, latent)``."""
+        return super().encode(self.first(x)[0])
+
+    def moments(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log standard deviation of p(y | z), each of the shape of y."""
+        mean, raw = self.decoder(z).float().chunk(2, dim=1)
+        return mean, self.bound * torch.tanh(raw / self.bound)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Median of p(x | z), pixel by pixel: ``first`` is increasing, so it takes medians to medians."""
+        return self.first.inverse(self.moments(z)[0])[0]
+
+    def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
+        """log p(x | z) in nats, shape ``(N,)``."""
+        y, log_det = self.first(x)
+        mean, log_sigma = self.moments(z)
+        per_pixel = -0.5 * (((y - mean) * torch.exp(-log_sigma)).square() + math.log(2 * math.pi)) - log_sigma
+        return per_pixel.flatten(1).sum(1) + log_det
+
+
 class ConvEncoder(nn.Sequential):
     """28 x 28 image -> ``c_out`` numbers: two strided convolutions and one hidden layer."""
 
@@ -107,9 +149,9 @@ class ConvEncoder(nn.Sequential):
 
 
 class ConvDecoder(nn.Sequential):
-    """``c_in`` numbers -> 28 x 28 image, the mirror of `ConvEncoder`."""
+    """``c_in`` numbers -> 28 x 28 image of ``c_out`` channels, the mirror of `ConvEncoder`."""
 
-    def __init__(self, c_in: int, width: int, hidden: int) -> None:
+    def __init__(self, c_in: int, width: int, hidden: int, c_out: int = 1) -> None:
         super().__init__(
             nn.Linear(c_in, hidden),
             nn.SiLU(),
@@ -118,7 +160,7 @@ class ConvDecoder(nn.Sequential):
             nn.Unflatten(1, (2 * width, 7, 7)),
             nn.ConvTranspose2d(2 * width, width, 4, stride=2, padding=1),
             nn.SiLU(),
-            nn.ConvTranspose2d(width, 1, 4, stride=2, padding=1),
+            nn.ConvTranspose2d(width, c_out, 4, stride=2, padding=1),
         )
 
 

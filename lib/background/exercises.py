@@ -1,0 +1,93 @@
+"""Checks of the exercises of chapter 2: each says what is wrong, in one sentence.
+
+check("2.6", my_function)          # prints "2.6: right." or what is missing
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.distributions import Normal, kl_divergence
+
+from lib.config import nearest
+from lib.errors import UserError
+
+
+def _coupling(answer: Callable) -> str:
+    """``answer(y, network)`` undoes y_a = x_a, y_b = (x_b + t) exp(s), where ``t, s = network(x_a)``, of ``(N, 4)``."""
+    weights = torch.randn(2, 4, generator=torch.Generator().manual_seed(0))
+
+    def network(half: Tensor) -> tuple[Tensor, Tensor]:
+        shift, log_scale = (half @ weights).chunk(2, dim=1)
+        return shift, log_scale.tanh()
+
+    x = torch.randn(5, 4, generator=torch.Generator().manual_seed(1))
+    shift, log_scale = network(x[:, :2])
+    y = torch.cat([x[:, :2], (x[:, 2:] + shift) * log_scale.exp()], 1)
+    found = answer(y, network)
+    if _shape(found) != (5, 4):
+        return f"it must return a tensor of the shape of y, (5, 4), not {_shape(found)}"
+    if not torch.allclose(found[:, :2], x[:, :2], atol=1e-5):
+        return "the first half passes through a coupling unchanged, and so it must on the way back"
+    if torch.allclose(found[:, 2:], (y[:, 2:] - shift) * (-log_scale).exp(), atol=1e-5):
+        return "undo the scale before the shift: the last thing done is the first to be undone"
+    return "" if torch.allclose(found, x, atol=1e-5) else "the second half does not come back"
+
+
+def _kl(answer: Callable) -> str:
+    """``answer(mean, log_var)``: KL of N(mean, exp(log_var)) to N(0, I), both ``(N, D)``, summed over D: ``(N,)``."""
+    mean, log_var = torch.randn(2, 6, 3, generator=torch.Generator().manual_seed(2))
+    expected = kl_divergence(Normal(mean, (0.5 * log_var).exp()), Normal(0.0, 1.0)).sum(1)
+    found = answer(mean, log_var)
+    if _shape(found) != (6,):
+        return f"it must return one number for each of 6 samples, not {_shape(found)}"
+    if (answer(torch.zeros(1, 3), torch.zeros(1, 3)).abs() > 1e-6).any():
+        return "the KL of N(0, I) to itself is zero"
+    return "" if torch.allclose(found, expected, rtol=1e-4) else "it is zero where it should be, and wrong elsewhere"
+
+
+def _spikes(answer: Callable) -> str:
+    """``answer(levels, width)``: bits per pixel, log2(256) - log2 p(x), of x = levels / 256 under a mixture that has at
+    each k / 256 a Gaussian of standard deviation ``width``, weighted by the share of ``levels`` (int64) equal to k."""
+    levels = torch.tensor([0, 0, 0, 0, 0, 0, 255, 128])
+    share = torch.bincount(levels, minlength=256) / len(levels)
+    found = [answer(levels, width) for width in (1e-4, 5e-5)]
+    if any(_shape(value) not in ((), None) for value in found):
+        return "it must return one number, the mean over the pixels"
+    wide, narrow = (float(value) for value in found)
+    if not math.isclose(narrow, wide - 1, abs_tol=0.01):
+        return (
+            f"half the width must save one bit a pixel, since the density doubles; here it changes {narrow - wide:+.2f}"
+        )
+    height = -0.5 * math.log2(2 * math.pi) - math.log2(1e-4)
+    expected = 8 - height - (share[levels].log2()).mean().item()
+    return (
+        "" if math.isclose(wide, expected, abs_tol=0.02) else f"at width 1e-4 it must be {expected:.2f}, not {wide:.2f}"
+    )
+
+
+EXERCISES: dict[str, Callable[[Callable], str]] = {"2.6": _coupling, "2.7": _kl, "2.8": _spikes}
+
+
+def _shape(found: object) -> tuple[int, ...] | None:
+    return tuple(found.shape) if isinstance(found, Tensor) else None
+
+
+def check(number: str, answer: Callable) -> None:
+    """Print whether ``answer`` solves the exercise ``number``, or what is wrong with it.
+
+    Raises:
+        UserError: there is no such exercise.
+    """
+    if number not in EXERCISES:
+        raise UserError(f"there is no exercise {number!r}{nearest(number, EXERCISES)}; known: {', '.join(EXERCISES)}")
+    try:
+        problem = EXERCISES[number](answer)
+    except NotImplementedError:
+        problem = "still to be written"
+    except (RuntimeError, TypeError, ValueError, AttributeError, IndexError, NameError) as error:
+        problem = f"it stops with {type(error).__name__}: {error}"
+    print(f"{number}: {problem or 'right'}.")
