@@ -64,7 +64,11 @@ deblocked = _table(
     "JPEG files restored, {few} Kodak photographs, {side}-pixel middles: PSNR (dB, higher is better) and LPIPS (lower "
     "is better) of the restoration, of blends with the file, and of a sample; stored, preset {preset}.",
 )
-extensions = _table("extensions", "Mixtures and half the size, {title}: means; stored, preset {preset}.")
+extensions = _table(
+    "extensions",
+    "Mixtures and half the size, {title}: means; three of the 20 are among those the prior has seen; stored, preset "
+    "{preset}.",
+)
 noisy_faces = _table(
     "noisy_faces",
     "{title}, noise of {sigma} grey levels: means over images and seeds; stored, preset {preset}.",

@@ -182,25 +182,26 @@ def times(study: Study) -> pd.DataFrame:
 
 
 def _decides_photos(study: Study) -> dict:
-    return study.identity("photos") | {"search": anneal.VERSION, "left out": SEEN}
-
-
-MIXED_RIVALS = {"half size": {"back-projection": baselines.back_projection}}
-"""Rivals of `EXTENSIONS`; of mixtures of two damages no classical method is made."""
+    return study.identity("photos") | {"search": anneal.VERSION}
 
 
 @measure("extensions", models=("photos",), decides=_decides_photos, volatile=("seconds",))
 def extensions(study: Study) -> pd.DataFrame:
-    """Mixtures and half the size, photographs of the table that nothing was trained on: one row a degradation, method
-    and image."""
-    found = [(name, image) for name, image in study.test_set("photos") if name not in SEEN]
-    rows = []
+    """Mixtures and half the size, on photographs: one row a degradation and method."""
+    found, rows = study.test_set("photos"), []
+    methods = {OURS: evaluate.flow(study.models["photos"])}
     for name, degrade in EXTENSIONS.items():
-        rivals = MIXED_RIVALS.get(name, {})
-        methods = {OURS: evaluate.flow(study.models["photos"])}
-        methods |= {title: (lambda seen, truth, g, rival=rival: rival(seen)) for title, rival in rivals.items()}
-        rows.append(evaluate.compare(found, degrade, methods, 1, study.lpips()).assign(degradation=name))
-    return pd.concat(rows)
+        part = evaluate.compare(found, degrade, methods, 1, study.lpips())
+        rows.append(part.assign(degradation=name))
+    return evaluate.summary(pd.concat(rows))
+
+
+@measure("enlarged", decides=_decides_photos, volatile=("seconds",))
+def enlarged(study: Study) -> pd.DataFrame:
+    """Back-projection, the rival without a model of `extensions` at half the size: one row."""
+    methods = {"back-projection": lambda seen, truth, generator: baselines.back_projection(seen)}
+    rows = evaluate.compare(study.test_set("photos"), EXTENSIONS["half size"], methods, 1, study.lpips())
+    return evaluate.summary(rows[rows["method"] != "input"].assign(degradation="half size"))
 
 
 def faces_set(study: Study) -> str:
@@ -212,7 +213,6 @@ def _decides_noisy(study: Study) -> dict:
     settings = study.settings
     return study.identity(faces_set(study)) | {
         "sigma": SIGMA_FACES, "seeds": settings.seeds, "bm3d": settings.bm3d, "search": anneal.VERSION,
-        "rows": "each image",
     }  # fmt: skip
 
 
@@ -220,7 +220,7 @@ def _decides_noisy(study: Study) -> dict:
     "noisy_faces", models=lambda study: (faces_set(study),), decides=_decides_noisy, volatile=("seconds",)
 )  # fmt: skip
 def noisy_faces(study: Study) -> pd.DataFrame:
-    """Aligned faces with noise of a tenth of the range, the setting of GlowIP: one row a method, image and seed."""
+    """Aligned faces with noise of a tenth of the range, the setting of GlowIP: one row a method."""
 
     def degrade(x: Tensor, generator: torch.Generator) -> Observation:
         return degradations.noise(x, SIGMA_FACES, generator)
@@ -232,7 +232,7 @@ def noisy_faces(study: Study) -> pd.DataFrame:
         rival = {"BM3D": evaluate.classical("noise")["BM3D"]}
         part = evaluate.compare(found, degrade, rival, 1)
         rows.append(part[part["method"] != "input"])
-    return pd.concat(rows, ignore_index=True)
+    return evaluate.summary(pd.concat(rows, ignore_index=True))
 
 
 def _grid_side(study: Study) -> int:
