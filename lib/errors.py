@@ -69,7 +69,11 @@ def command_parser(module: str, description: str) -> argparse.ArgumentParser:
 
 def show(result: Mapping[str, Any], as_json: bool) -> None:
     """Print the result of a command on stdout: as one JSON object, or a line for each entry."""
-    if as_json:
-        print(json.dumps(result))
-    else:
-        print("\n".join(f"{name.replace('_', ' ')}: {value}" for name, value in result.items()))
+    lines = [json.dumps(result)] if as_json else [f"{name.replace('_', ' ')}: {each}" for name, each in result.items()]
+    try:
+        print("\n".join(lines), flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # full, for example; what is left in the buffer must not fail again at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise explain_os_error(error, "the result to stdout", "write") from None

@@ -288,6 +288,7 @@ CELLS = [
     "plotting.table(pd.DataFrame({'x': [1.5]}), 'toy/table', caption='A table.')",
     "def draw(x):\n    plt.plot([0, x])\nnotebook.explorer(draw, x=(0.0, 1.0, 0.25))",
     "fig = plotting.image_grid(np.random.rand(3, 256, 256), tile=2)\nplotting.save(fig, 'toy/grid', caption='Noise.')",
+    "pd.DataFrame({'claim': ['a long claim ' * 20], **{f'c{i}': [i] for i in range(30)}})",
     "notebook.provenance_footer(config.parameters(device='cpu'))",
 ]
 
@@ -336,6 +337,11 @@ def test_a_notebook_shows_markdown_tables_and_html_source(executed):
     assert table["text/markdown"].startswith("| x |") and "text/html" not in table
     (source,) = data_of(document.cells[1])
     assert "def runs() -&gt; Path:" not in source["text/plain"] and "<pre" in source["text/html"]
+
+
+def test_a_notebook_cuts_no_pandas_table(executed):
+    (shown,) = data_of(executed[0].cells[6])
+    assert "..." not in shown["text/plain"] and "..." not in shown["text/html"]
 
 
 def test_an_executed_notebook_holds_a_picture_and_no_dead_widget(executed):

@@ -1,4 +1,4 @@
-"""A film in black and white, or toned, stays so: its colours are a function of grey, and so are those of the new face."""
+"""A film in black and white, or toned, stays so: where colours are a function of grey, the new face follows it."""
 
 from __future__ import annotations
 

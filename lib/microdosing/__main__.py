@@ -41,8 +41,8 @@ def _arguments() -> argparse.Namespace:
 
     encode = command(
         "encode",
-        "A video to a stream; a student is distilled on it and travels along. A stream holds pictures at a constant rate: "
-        "sound and variable time stamps are left out, and named. HDR is refused.",
+        "A video to a stream; a student is distilled on it and travels along. A stream holds pictures at a constant "
+        "rate: sound and variable time stamps are left out, and named. HDR is refused.",
     )
     encode.add_argument("--bpp", type=float, metavar="B", help="most bits per pixel, the student's weights included")
     encode.add_argument("--bits", type=int, default=8, help="of the student's weights, 2..8 (default 8)")

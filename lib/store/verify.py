@@ -8,9 +8,11 @@ Where it agrees the record names the present commit and fingerprint; what it nam
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import fnmatch
 import importlib
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -114,7 +116,8 @@ class Verifier:
     def __call__(self, record: Record) -> Outcome:
         start = time.perf_counter()
         try:
-            with provenance.kept_random_states():
+            # what is loaded on the way is said on stderr: stdout holds the outcomes
+            with provenance.kept_random_states(), contextlib.redirect_stdout(sys.stderr):
                 outcome = self._table(record) if record.is_table else self._weights(record)
         except UserError as error:
             outcome = self._outcome(record, "unavailable", " ".join(str(error).split()))

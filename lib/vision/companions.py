@@ -82,13 +82,18 @@ class Companions:
             yield Travel(source, container, dict(self.ways))
 
 
-def names(stream: Any) -> str:
-    """A stream in words."""
+def is_cover(stream: Any) -> bool:
+    """Whether a stream of pictures is marked as the cover of the file."""
     from av.stream import Disposition
 
+    return bool(stream.disposition & Disposition.attached_pic)
+
+
+def names(stream: Any) -> str:
+    """A stream in words."""
     codec = getattr(getattr(stream, "codec_context", None), "name", None) or "of an unknown kind"
     kind = {"audio": "sound track", "video": "second picture track", "data": "data track"}.get(stream.type, stream.type)
-    if stream.type == "video" and stream.disposition & Disposition.attached_pic:
+    if stream.type == "video" and is_cover(stream):
         kind = "cover picture"
     return f"{kind} {stream.index} ({codec})"
 

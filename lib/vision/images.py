@@ -13,9 +13,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import os
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,7 @@ def read(
     if kind == "PNG" and _is_hdr(data):
         raise UserError(f"{path} is an HDR picture; convert it to 8-bit sRGB first")
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _quiet(kind):
             warnings.simplefilter("ignore")
             return _decoded(path, data, kind, shown, most, inspect)
     except UserError:
@@ -132,6 +133,22 @@ def natural(path: Path) -> tuple:
     """A key that sorts names as a person does: digits by their value, letters without regard to case."""
     parts = re.split(r"([0-9]+)", path.name)
     return [(0, int(part), "") if part.isdigit() else (1, 0, part.casefold()) for part in parts if part], path.name
+
+
+@contextlib.contextmanager
+def _quiet(kind: str) -> Iterator[None]:
+    """libtiff writes what it finds wrong straight to stderr; what is wrong is told by the one error, if it matters."""
+    if kind != "TIFF":
+        yield
+        return
+    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nothing, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nothing)
 
 
 def _bytes(path: Path) -> tuple[bytes, str]:

@@ -32,7 +32,6 @@ class CutFinder:
         if before is None:
             return False
         change = float(np.abs(small - before).mean())
-        if change > max(SMALLEST, RATIO * float(np.median(self._usual)) if self._usual else 0):
-            return True
-        self._usual.append(change)
-        return False
+        usual = float(np.median(self._usual)) if self._usual else 0.0
+        self._usual.append(change)  # a cut, too: of so many, the median does not mind one
+        return change > max(SMALLEST, RATIO * usual)

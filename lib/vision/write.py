@@ -77,7 +77,6 @@ class Output:
                 self._refuse(source)
             if kind is not None and not kind & 0o222:
                 raise UserError(f"cannot write {path}: it is write-protected; choose another name or change its mode")
-        self.mode = None if kind is None else stat.S_IMODE(kind)
 
     def _refuse(self, source: Path) -> None:
         with contextlib.suppress(OSError):  # an input that is not there is told when it is read
@@ -104,8 +103,6 @@ class Output:
             else:
                 content(partial)
             size = partial.stat().st_size
-            if self.mode is not None and not self.through:
-                os.chmod(partial, self.mode)
 
         with stoppable():
             if self.through:

@@ -3,8 +3,9 @@
     python tests/fuzz/hunt.py --reads 5000 --seed 1        # so many reads
     python tests/fuzz/hunt.py --seconds 3600 --seed 7      # for so long
 
-What a reader may do with a damaged file is read it, or raise a `UserError` of one line. Anything else is an escape: its
-file is kept in the folder of ``--keep``. A crash of the process, more memory or more time than the bounds are failures, too.
+What a reader may do with a damaged file is read it, or raise a `UserError` of one line. Anything else is an escape:
+its file is kept in the folder of ``--keep``. A crash of the process, more memory or more time than the bounds are
+failures, too.
 """
 
 from __future__ import annotations
@@ -84,19 +85,20 @@ def films(folder: Path) -> dict[str, list[bytes]]:
 
     rng, found = np.random.default_rng(0), {}
     for name, codec, sound in (
-        ("mp4", "libx264", "aac"), ("mkv", "libx264", "flac"), ("ts", "mpeg2video", "mp2"), ("avi", "mpeg4", "pcm_s16le"),
+        ("mp4", "libx264", "aac"), ("mkv", "libx264", "ac3"), ("ts", "mpeg2video", "mp2"),
+        ("avi", "mpeg4", "pcm_s16le"),
     ):  # fmt: skip
         path = folder / f"film.{name}"
         with av.open(str(path), "w") as container:
             stream = container.add_stream(codec, rate=25)
             stream.height, stream.width, stream.pix_fmt = 32, 48, "yuv420p"
-            audio = container.add_stream(sound, rate=16000, layout="mono")
+            audio = container.add_stream(sound, rate=48000, layout="mono")
             for _ in range(5):
                 image = rng.integers(0, 255, (32, 48, 3), np.uint8)
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
             container.mux(stream.encode())
-            wave = av.AudioFrame.from_ndarray(rng.integers(-999, 999, (1, 3200)).astype(np.int16), "s16", "mono")
-            wave.rate = 16000
+            wave = av.AudioFrame.from_ndarray(rng.integers(-999, 999, (1, 9600)).astype(np.int16), "s16", "mono")
+            wave.rate = 48000
             container.mux(audio.encode(wave))
             container.mux(audio.encode())
         found[name] = [path.read_bytes()]
