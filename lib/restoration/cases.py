@@ -13,8 +13,6 @@ from lib.vision import metrics
 
 TITLES = {"mnist": "MNIST", "cifar10": "CIFAR-10", "faces": "faces (London)", "photos": "photographs"}
 OURS = "flow prior"
-SEEN = ("kodim03", "kodim05", "kodim15", "kodim23")
-"""Kodak photographs that are in CQ100 under other names: the shipped prior of photographs was trained on them."""
 
 
 def spaced(key: str) -> str:
@@ -38,6 +36,11 @@ class Study(store.Study):
     def test_set(self, data_set: str, count: int | None = None, side: int | None = None) -> list[tuple[str, Tensor]]:
         """Test images of the table (`images.test_set`)."""
         return images.test_set(self.test_name(data_set), count or self.settings.images, side or self.settings.side)
+
+    @property
+    def seen(self) -> tuple[str, ...]:
+        """Test photographs that the prior of photographs was trained on, which no result may be reported on."""
+        return data.seen(self.settings.training_set)
 
     def identity(self, data_set: str) -> dict:
         """What decides the test images of a data set."""

@@ -189,7 +189,7 @@ def cells(table: pd.DataFrame, ours: str) -> Drawn:
 )
 def sweep(rows: pd.DataFrame) -> Drawn:
     """PSNR over lambda, in latents and in pixels."""
-    fig, ax = plt.subplots(figsize=plotting.size(2.3, 3.4))
+    fig, ax = plt.subplots(figsize=(3.4, 2.3))
     for moves, part in rows.groupby("moves", sort=False):
         groups = part.groupby("weight")["psnr"]
         mean, half = groups.mean(), 1.96 * groups.sem()
@@ -227,12 +227,12 @@ def restored_likelihood(frame: pd.DataFrame) -> Drawn:
 
 @declare_figure(
     "noise_level",
-    "Noise level of five held-out photographs, estimated by likelihood, before and after correcting for clipping, and "
+    "Noise level of held-out photographs, estimated by likelihood, before and after correcting for clipping, and "
     "by scikit-image's estimate_sigma: error in per cent of the true level; preset {preset}.",
 )
 def noise_levels(frame: pd.DataFrame) -> Drawn:
     """Relative error of each estimate, by true level and way of estimating; one dot an image."""
-    fig, ax = plt.subplots(figsize=plotting.size(2.5, 4.6))
+    fig, ax = plt.subplots(figsize=(4.6, 2.5))
     ways = {"likelihood": MUTED, "likelihood, unclipped": COLOURS["flow prior"], "estimate_sigma": COLOURS["BM3D"]}
     levels = sorted(frame["true"].unique())
     for offset, (way, colour) in zip((-0.22, 0.0, 0.22), ways.items(), strict=True):

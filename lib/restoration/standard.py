@@ -16,7 +16,7 @@ from torch import Tensor
 from lib import data
 from lib.restoration import anneal, baselines, clipping, denoisers, evaluate, images
 from lib.restoration.anneal import Schedule
-from lib.restoration.cases import OURS, SEEN, Study
+from lib.restoration.cases import OURS, Study
 from lib.restoration.degradations import Noisy, jpeg, noise
 from lib.store import measure
 
@@ -36,7 +36,7 @@ def photographs(study: Study) -> list[tuple[str, Tensor]]:
     """Middles of the photographs that nothing here was trained on: 20 of Kodak, or the held-out ones."""
     side = SIDE if study.settings.perceptual else study.settings.side
     found = images.test_set(study.test_name("photos"), 24, side)
-    return [(name, image) for name, image in found if name not in SEEN][: study.settings.images]
+    return [(name, image) for name, image in found if name not in study.seen][: study.settings.images]
 
 
 def _rivals(study: Study) -> dict[str, Callable[[Noisy], Tensor]]:
@@ -54,7 +54,7 @@ def _decides(study: Study, condition: str = "") -> dict:
     settings = study.settings
     more = {"denoisers": data.identity("denoisers")} if settings.training_set != "embedded" else {}
     return study.identity("photos") | more | {
-        "side": SIDE, "level": LEVEL, "left out": SEEN, "count": COUNTS.get(condition, 0), "bm3d": settings.bm3d,
+        "side": SIDE, "level": LEVEL, "left out": study.seen, "count": COUNTS.get(condition, 0), "bm3d": settings.bm3d,
         "search": anneal.VERSION,
     }  # fmt: skip
 

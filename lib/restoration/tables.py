@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lib import data, timings
 from lib.restoration import anneal, baselines, degradations, dip, evaluate
-from lib.restoration.cases import KEYS, OURS, SEEN, Study, spaced
+from lib.restoration.cases import KEYS, OURS, Study, spaced
 from lib.restoration.degradations import Observation
 from lib.restoration.evaluate import DEGRADATIONS, EXTENSIONS
 from lib.store import measure, to_images, to_rows
@@ -92,7 +92,7 @@ def each(study: Study, data_set: str, key: str) -> pd.DataFrame:
     """Every method, image and seed of one cell; photographs that the prior was trained on are left out."""
     names = [f"{kind}_{data_set}_{key}" for kind in ("table", "rivals")]
     rows = pd.concat([study.tables[name] for name in names], ignore_index=True)
-    return rows[~rows["image"].isin(SEEN)] if data_set == "photos" else rows
+    return rows[~rows["image"].isin(study.seen)] if data_set == "photos" else rows
 
 
 def cell(study: Study, data_set: str, key: str) -> pd.DataFrame:
