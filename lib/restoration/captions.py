@@ -11,7 +11,17 @@ FORMATS = {
     **dict.fromkeys(("noise 15", "noise 25", "noise 50", "JPEG 10", "random pixels", "input", "result"), ".2f"),
     **dict.fromkeys(("bits_per_dim", "bits/dim", "ssim", "lpips", "psnr_spread"), ".3f"),
     **dict.fromkeys(("objective", "start", "end", "truth", "lambda"), ".2f"),
-    **dict.fromkeys(("less likely (%)", "training minutes", "error (%)", "estimate_sigma (%)"), ".1f"),
+    **dict.fromkeys(
+        (
+            "less likely (%)",
+            "training minutes",
+            "error (%)",
+            "likelihood (%)",
+            "likelihood, unclipped (%)",
+            "wavelet median (%)",
+        ),
+        ".1f",
+    ),
     "M parameters": ".3f",
     "seconds": ".2f",
     "detail": ".0f",

@@ -228,12 +228,12 @@ def restored_likelihood(frame: pd.DataFrame) -> Drawn:
 @declare_figure(
     "noise_level",
     "Noise level of held-out photographs, estimated by likelihood, before and after correcting for clipping, and "
-    "by scikit-image's estimate_sigma: error in per cent of the true level; preset {preset}.",
+    "by the median of wavelet details: error in per cent of the true level; preset {preset}.",
 )
 def noise_levels(frame: pd.DataFrame) -> Drawn:
     """Relative error of each estimate, by true level and way of estimating; one dot an image."""
     fig, ax = plt.subplots(figsize=(4.6, 2.5))
-    ways = {"likelihood": MUTED, "likelihood, unclipped": COLOURS["flow prior"], "estimate_sigma": COLOURS["BM3D"]}
+    ways = {"likelihood": MUTED, "likelihood, unclipped": COLOURS["flow prior"], "wavelet median": COLOURS["BM3D"]}
     levels = sorted(frame["true"].unique())
     for offset, (way, colour) in zip((-0.22, 0.0, 0.22), ways.items(), strict=True):
         places = frame["true"].map(levels.index) + offset
