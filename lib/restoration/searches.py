@@ -12,7 +12,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from lib import store
 from lib.restoration import anneal, evaluate, images, views
 from lib.restoration import map as map_
 from lib.restoration.anneal import Schedule
@@ -68,18 +67,10 @@ def searched(flow: PlainFlow, truth: Tensor, seen: Observation, search: Search) 
     )
 
 
-def trained_steps(study: Study) -> int:
-    """How long the flow was trained: weights from before the end of its schedule are measured as such."""
-    task = study.models.task(FLOW)
-    found = store.find(task)
-    return store.read_json(found[0].with_suffix(".json"), "restore it")["steps"] if found else task.config.train.steps
-
-
 def _decides(study: Study, *_: str) -> dict:
     settings = study.settings
     return study.identity("cifar10") | {
         "count": settings.map_images, "steps": settings.map_steps, "weights": WEIGHTS, "search": map_.VERSION,
-        "trained": trained_steps(study),
     }  # fmt: skip
 
 
