@@ -96,7 +96,7 @@ descent = _table(
     "descent",
     "Does the search descend? Objective (nats per dimension) at the start, at the end and of the true image, share of "
     "images whose objective fell, data term at the end (0.5 is what the noise itself leaves), PSNR (dB); noise 25, "
-    "{settings.map_images} CIFAR-10 test images; stored, preset {preset}.",
+    "{settings.map_images} CIFAR-10 training images; stored, preset {preset}.",
 )
 posterior = _table(
     "posterior",

@@ -28,6 +28,8 @@ WEIGHTS = (1.0, 3.0, 10.0)
 """lambda of the sweep."""
 TUNED_ON = "noise 25"
 DAMAGES = ("noise_15", "noise_25", "noise_50", "JPEG_10", "random_pixels")
+SEARCHED = ("noise_15", "noise_25", "JPEG_10")
+"""Those of the thesis' search."""
 LEVELS = (30.0, 14.0, 6.5, 3.0)
 """Noise levels of the mode under the prior of noisy images, one after the other."""
 DRAWS = 8  # samples of the posterior
@@ -95,55 +97,50 @@ def chosen(study: Study) -> dict[str, float]:
     return {space: float(means[space].idxmax()) for space in SPACES}
 
 
-@measure("map_{}", DAMAGES, models=(FLOW,), decides=_decides)
+@measure("map_{}", SEARCHED, models=(FLOW,), decides=_decides)
 def maps(study: Study, key: str) -> pd.DataFrame:
-    """The thesis' search on test images of one damage: one row a space, start, lambda and image.
+    """The thesis' search on test images of one damage: one row a space, start and image.
 
-    lambda = 1 and the start at z = 0 are measured for the damage that lambda was chosen on.
+    Over latents the start at z = 0 is measured, too, for the damage that lambda was chosen on.
     """
     truth, seen = study.cifar10(spaced(key), study.settings.map_images)
     best, rows = chosen(study), []
     for space in SPACES:
         search = recipe(space, study.settings.map_steps, best[space])
-        tried = [search]
-        if spaced(key) == TUNED_ON:
-            tried += [replace(search, weight=1.0)] if best[space] != 1.0 else []
-            tried += [replace(search, start="zero")]
-        for one in tried:
-            found = searched(study.models[FLOW], truth, seen, one)
-            rows.append(found.assign(moves=space, start=one.start, weight=one.weight))
+        starts = ("degraded", "zero") if space == "latents" and spaced(key) == TUNED_ON else ("degraded",)
+        for start in starts:
+            found = searched(study.models[FLOW], truth, seen, replace(search, start=start))
+            rows.append(found.assign(moves=space, start=start, weight=search.weight))
     return pd.concat(rows, ignore_index=True)
 
 
-def tried(study: Study, key: str, space: str, start: str = "degraded", weight: float | None = None) -> pd.DataFrame:
-    """Rows of `maps` of one search; its lambda is the best on training images where none is given."""
+def tried(study: Study, key: str, space: str, start: str = "degraded") -> pd.DataFrame:
+    """Rows of `maps` of one search."""
     rows = study.tables[f"map_{key}"]
-    wanted = chosen(study)[space] if weight is None else weight
-    return rows[(rows["moves"] == space) & (rows["start"] == start) & (rows["weight"] == wanted)].reset_index(drop=True)
+    return rows[(rows["moves"] == space) & (rows["start"] == start)].reset_index(drop=True)
 
 
 def side_by_side(study: Study) -> pd.DataFrame:
     """PSNR of the thesis' search and of the chapter's own, one row a method, one column a damage."""
-    names = [spaced(key) for key in DAMAGES]
-    inputs = [study.tables[f"map_{key}"]["input"].mean() for key in DAMAGES]
+    names = [spaced(key) for key in SEARCHED]
+    inputs = [study.tables[f"map_{key}"]["input"].mean() for key in SEARCHED]
     rows = [{"method": "degraded image", **dict(zip(names, inputs, strict=True))}]
     for space in SPACES:
-        means = [tried(study, key, space)["psnr"].mean() for key in DAMAGES]
+        means = [tried(study, key, space)["psnr"].mean() for key in SEARCHED]
         title = f"MAP over {space}, flow of clean images, lambda {chosen(study)[space]:g}"
         rows.append({"method": title, **dict(zip(names, means, strict=True))})
     own = study.tables["steps"].pivot_table(index="method", columns="degradation", values="psnr", sort=False)
-    rows += [{"method": f"{title}, prior at every noise level", **own.loc[title]} for title in STEPS]
+    rows += [{"method": f"{title}, prior at every noise level", **own.loc[title, names]} for title in STEPS]
     return pd.DataFrame(rows)
 
 
-def descent(study: Study, key: str = "noise_25") -> pd.DataFrame:
-    """What became of the objective: means over images, one row a search."""
-    rows = study.tables[f"map_{key}"]
+def descent(study: Study) -> pd.DataFrame:
+    """What became of the objective on the training images of `weights`: means over images, one row a search."""
+    rows = study.tables["weights"]
     rows = rows.assign(**{"lowered (%)": 100.0 * (rows["last"] < rows["first"])})
     columns = ["first", "last", "truth", "lowered (%)", "data", "input", "psnr"]
-    means = rows.groupby(["moves", "start", "weight"], sort=False)[columns].mean().reset_index()
-    names = {"start": "from", "weight": "lambda", "first": "start", "last": "end", "psnr": "result"}
-    return means.rename(columns=names)
+    means = rows.groupby(["moves", "weight"], sort=False)[columns].mean().reset_index()
+    return means.rename(columns={"weight": "lambda", "first": "start", "last": "end", "psnr": "result"})
 
 
 def _bare(prior: NoiseFlow, seen: Observation, count: int = 1) -> Tensor:
