@@ -10,7 +10,7 @@ FORMATS = {
     **dict.fromkeys(("psnr", "psnr_15", "psnr_25", "psnr_50", "float", "8 bits", "unclipped", "published"), ".2f"),
     **dict.fromkeys(("noise 15", "noise 25", "noise 50", "JPEG 10", "random pixels", "input", "result"), ".2f"),
     **dict.fromkeys(("bits_per_dim", "bits/dim", "ssim", "lpips", "psnr_spread"), ".3f"),
-    **dict.fromkeys(("objective", "start", "end", "truth", "lambda"), ".2f"),
+    **dict.fromkeys(("objective", "start", "end", "truth", "lambda", "data"), ".2f"),
     **dict.fromkeys(
         (
             "less likely (%)",
@@ -96,7 +96,7 @@ descent = _table(
     "descent",
     "Does the search descend? Objective (nats per dimension) at the start, at the end and of the true image, share of "
     "images whose objective fell, data term at the end (0.5 is what the noise itself leaves), PSNR (dB); noise 25, "
-    "{settings.map_images} CIFAR-10 training images; stored, preset {preset}.",
+    "{settings.map_images} CIFAR-10 test images; stored, preset {preset}.",
 )
 posterior = _table(
     "posterior",

@@ -28,8 +28,8 @@ WEIGHTS = (1.0, 3.0, 10.0)
 """lambda of the sweep."""
 TUNED_ON = "noise 25"
 DAMAGES = ("noise_15", "noise_25", "noise_50", "JPEG_10", "random_pixels")
-SEARCHED = ("noise_15", "noise_25", "JPEG_10")
-"""Those of the thesis' search."""
+SEARCHED = ("noise_15", "noise_25", "noise_50", "JPEG_10")
+"""Those that are shown."""
 LEVELS = (30.0, 14.0, 6.5, 3.0)
 """Noise levels of the mode under the prior of noisy images, one after the other."""
 DRAWS = 8  # samples of the posterior
@@ -97,27 +97,31 @@ def chosen(study: Study) -> dict[str, float]:
     return {space: float(means[space].idxmax()) for space in SPACES}
 
 
-@measure("map_{}", SEARCHED, models=(FLOW,), decides=_decides)
+@measure("map_{}", DAMAGES, models=(FLOW,), decides=_decides)
 def maps(study: Study, key: str) -> pd.DataFrame:
-    """The thesis' search on test images of one damage: one row a space, start and image.
+    """The thesis' search on test images of one damage: one row a space, start, lambda and image.
 
-    Over latents the start at z = 0 is measured, too, for the damage that lambda was chosen on.
+    lambda = 1 and the start at z = 0 are measured for the damage that lambda was chosen on.
     """
     truth, seen = study.cifar10(spaced(key), study.settings.map_images)
     best, rows = chosen(study), []
     for space in SPACES:
         search = recipe(space, study.settings.map_steps, best[space])
-        starts = ("degraded", "zero") if space == "latents" and spaced(key) == TUNED_ON else ("degraded",)
-        for start in starts:
-            found = searched(study.models[FLOW], truth, seen, replace(search, start=start))
-            rows.append(found.assign(moves=space, start=start, weight=search.weight))
+        tried = [search]
+        if spaced(key) == TUNED_ON:
+            tried += [replace(search, weight=1.0)] if best[space] != 1.0 else []
+            tried += [replace(search, start="zero")]
+        for one in tried:
+            found = searched(study.models[FLOW], truth, seen, one)
+            rows.append(found.assign(moves=space, start=one.start, weight=one.weight))
     return pd.concat(rows, ignore_index=True)
 
 
 def tried(study: Study, key: str, space: str, start: str = "degraded") -> pd.DataFrame:
-    """Rows of `maps` of one search."""
+    """Rows of `maps` of one search, at the lambda that was chosen."""
     rows = study.tables[f"map_{key}"]
-    return rows[(rows["moves"] == space) & (rows["start"] == start)].reset_index(drop=True)
+    wanted = (rows["moves"] == space) & (rows["start"] == start) & (rows["weight"] == chosen(study)[space])
+    return rows[wanted].reset_index(drop=True)
 
 
 def side_by_side(study: Study) -> pd.DataFrame:
@@ -134,13 +138,14 @@ def side_by_side(study: Study) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def descent(study: Study) -> pd.DataFrame:
-    """What became of the objective on the training images of `weights`: means over images, one row a search."""
-    rows = study.tables["weights"]
+def descent(study: Study, key: str = "noise_25") -> pd.DataFrame:
+    """What became of the objective: means over images, one row a search."""
+    rows = study.tables[f"map_{key}"]
     rows = rows.assign(**{"lowered (%)": 100.0 * (rows["last"] < rows["first"])})
     columns = ["first", "last", "truth", "lowered (%)", "data", "input", "psnr"]
-    means = rows.groupby(["moves", "weight"], sort=False)[columns].mean().reset_index()
-    return means.rename(columns={"weight": "lambda", "first": "start", "last": "end", "psnr": "result"})
+    means = rows.groupby(["moves", "start", "weight"], sort=False)[columns].mean().reset_index()
+    names = {"start": "from", "weight": "lambda", "first": "start", "last": "end", "psnr": "result"}
+    return means.rename(columns=names)
 
 
 def _bare(prior: NoiseFlow, seen: Observation, count: int = 1) -> Tensor:
