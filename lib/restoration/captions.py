@@ -38,7 +38,7 @@ def _table(name: str, caption: str) -> Any:
 
 priors = _table(
     "priors",
-    "Priors on held-out images: PSNR (dB) of one step (4.4) at noise 15, 25, 50, and bits per dimension at noise of "
+    "Priors on held-out images: PSNR (dB) of one step (4.5) at noise 15, 25, 50, and bits per dimension at noise of "
     "one grey level; preset {preset}.",
 )
 plain = _table(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -26,6 +29,15 @@ KEYS = tuple(name.replace(" ", "_") for name in DEGRADATIONS)
 
 class Study(store.Study):
     """Chapter 4 at a preset."""
+
+    @functools.cached_property
+    def _kept(self) -> dict[str, pd.DataFrame]:
+        return {}
+
+    def kept(self, *names: str) -> list[pd.DataFrame]:
+        """Stored tables to show, each loaded once; what was loaded is said in one line."""
+        self._kept.update(self.tables.load(*(name for name in names if name not in self._kept)))
+        return [self._kept[name] for name in names]
 
     def test_name(self, data_set: str) -> str:
         """Where test images come from: Kodak, or the held-out photographs where only embedded sets are used."""

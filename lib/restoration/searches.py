@@ -6,6 +6,7 @@ used for every damage; lambda = 1, Bayes' own weight, is measured beside it.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 
 import pandas as pd
@@ -117,30 +118,36 @@ def maps(study: Study, key: str) -> pd.DataFrame:
     return pd.concat(rows, ignore_index=True)
 
 
+@functools.cache
+def shown_weights(study: Study) -> dict[str, float]:
+    """`chosen`, looked up once."""
+    return chosen(study)
+
+
 def tried(study: Study, key: str, space: str, start: str = "degraded") -> pd.DataFrame:
     """Rows of `maps` of one search, at the lambda that was chosen."""
-    rows = study.tables[f"map_{key}"]
-    wanted = (rows["moves"] == space) & (rows["start"] == start) & (rows["weight"] == chosen(study)[space])
+    (rows,), best = study.kept(f"map_{key}"), shown_weights(study)
+    wanted = (rows["moves"] == space) & (rows["start"] == start) & (rows["weight"] == best[space])
     return rows[wanted].reset_index(drop=True)
 
 
 def side_by_side(study: Study) -> pd.DataFrame:
     """PSNR of the thesis' search and of the chapter's own, one row a method, one column a damage."""
     names = [spaced(key) for key in SEARCHED]
-    inputs = [study.tables[f"map_{key}"]["input"].mean() for key in SEARCHED]
+    inputs = [frame["input"].mean() for frame in study.kept(*(f"map_{key}" for key in SEARCHED))]
     rows = [{"method": "degraded image", **dict(zip(names, inputs, strict=True))}]
     for space in SPACES:
         means = [tried(study, key, space)["psnr"].mean() for key in SEARCHED]
-        title = f"MAP over {space}, flow of clean images, lambda {chosen(study)[space]:g}"
+        title = f"MAP over {space}, flow of clean images, lambda {shown_weights(study)[space]:g}"
         rows.append({"method": title, **dict(zip(names, means, strict=True))})
-    own = study.tables["steps"].pivot_table(index="method", columns="degradation", values="psnr", sort=False)
+    own = study.kept("steps")[0].pivot_table(index="method", columns="degradation", values="psnr", sort=False)
     rows += [{"method": f"{title}, prior at every noise level", **own.loc[title, names]} for title in STEPS]
     return pd.DataFrame(rows)
 
 
 def descent(study: Study, key: str = "noise_25") -> pd.DataFrame:
     """What became of the objective: means over images, one row a search."""
-    rows = study.tables[f"map_{key}"]
+    (rows,) = study.kept(f"map_{key}")
     rows = rows.assign(**{"lowered (%)": 100.0 * (rows["last"] < rows["first"])})
     columns = ["first", "last", "truth", "lowered (%)", "data", "input", "psnr"]
     means = rows.groupby(["moves", "start", "weight"], sort=False)[columns].mean().reset_index()

@@ -89,7 +89,8 @@ def standard(study: Study, condition: str) -> pd.DataFrame:
 
 def side_by_side(study: Study) -> pd.DataFrame:
     """PSNR of every method in both conditions, with the clipping undone, and as published."""
-    drawn, filed = (study.tables[f"standard_{key}"].groupby("method", sort=False)["psnr"].mean() for key in COUNTS)
+    frames = study.kept(*(f"standard_{key}" for key in COUNTS))
+    drawn, filed = (frame.groupby("method", sort=False)["psnr"].mean() for frame in frames)
     table = pd.DataFrame({"float": drawn, "8 bits": filed.reindex(drawn.index)})
     table["unclipped"] = [filed.get(f"{name}, unclipped") for name in drawn.index]
     table = table.join(pd.Series(PUBLISHED, name="published"), how="outer" if study.settings.bm3d else "left")

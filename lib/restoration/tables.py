@@ -91,7 +91,7 @@ def ours(study: Study, cell: tuple[str, str]) -> pd.DataFrame:
 def each(study: Study, data_set: str, key: str) -> pd.DataFrame:
     """Every method, image and seed of one cell; photographs that the prior was trained on are left out."""
     names = [f"{kind}_{data_set}_{key}" for kind in ("table", "rivals")]
-    rows = pd.concat([study.tables[name] for name in names], ignore_index=True)
+    rows = pd.concat(study.kept(*names), ignore_index=True)
     return rows[~rows["image"].isin(study.seen)] if data_set == "photos" else rows
 
 
@@ -114,7 +114,7 @@ def cell(study: Study, data_set: str, key: str) -> pd.DataFrame:
 
 def whole(study: Study) -> pd.DataFrame:
     """`cell` of all data sets and degradations."""
-    study.tables.load(*(f"{kind}_{name}_{key}" for kind in ("table", "rivals") for name, key in _cells(study)))
+    study.kept(*(f"{kind}_{name}_{key}" for kind in ("table", "rivals") for name, key in _cells(study)))
     return pd.concat([cell(study, name, key) for name, key in _cells(study)], ignore_index=True)
 
 
