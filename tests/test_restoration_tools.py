@@ -196,6 +196,11 @@ def test_biharmonic_fills():
     assert psnr(found, x) > 28 and torch.allclose(found * (1 - observation.mask), observation.y, atol=1e-5)
 
 
+def test_wavelets_tell_the_noise_of_a_smooth_image():
+    y = smooth(1, height=64, width=64) + 0.1 * torch.randn(1, 3, 64, 64, generator=draw())
+    assert baselines.wavelet_noise(y) == pytest.approx(0.1, rel=0.1)
+
+
 def test_back_projection_keeps_the_small_image():
     x = smooth(1) + 0.05 * torch.randn(1, 3, 24, 32, generator=draw())
     observation = degradations.smaller(x.clamp(0, 1))

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lib.errors import UserError
 from lib.restoration.degradations import Compressed, Masked, Observation, Smaller, decode_jpeg, encode_jpeg
+from lib.restoration.prior import haar
 
 
 def _each(observation: Observation, function: Callable[[np.ndarray, int], np.ndarray]) -> Tensor:
@@ -85,6 +86,13 @@ def back_projection(observation: Smaller, rounds: int = 10) -> Tensor:
         missing = observation.y - F.avg_pool2d(x, 2)
         x = x + F.interpolate(missing, scale_factor=2, mode="bicubic", align_corners=False)
     return x.clamp(0, 1)
+
+
+def wavelet_noise(y: Tensor) -> float:
+    """Noise level in [0, 1] of ``y (1, C, H, W)``: median size of the finest diagonal details over that of N(0, 1),
+    mean over channels (Donoho and Johnstone 1994; scikit-image's ``estimate_sigma`` has another wavelet)."""
+    diagonal = haar(y)[1].unflatten(1, (3, y.shape[1]))[:, 2]
+    return float((diagonal.abs().flatten(2).median(2).values / 0.6744898).mean())
 
 
 def reapplied_jpeg(observation: Compressed, quality: int) -> Tensor:

@@ -10,8 +10,18 @@ FORMATS = {
     **dict.fromkeys(("psnr", "psnr_15", "psnr_25", "psnr_50", "float", "8 bits", "unclipped", "published"), ".2f"),
     **dict.fromkeys(("noise 15", "noise 25", "noise 50", "JPEG 10", "random pixels", "input", "result"), ".2f"),
     **dict.fromkeys(("bits_per_dim", "bits/dim", "ssim", "lpips", "psnr_spread"), ".3f"),
-    **dict.fromkeys(("objective", "start", "end", "truth", "lambda"), ".2f"),
-    **dict.fromkeys(("less likely (%)", "training minutes", "error (%)", "estimate_sigma (%)"), ".1f"),
+    **dict.fromkeys(("objective", "start", "end", "truth", "lambda", "data"), ".2f"),
+    **dict.fromkeys(
+        (
+            "less likely (%)",
+            "training minutes",
+            "error (%)",
+            "likelihood (%)",
+            "likelihood, unclipped (%)",
+            "wavelet median (%)",
+        ),
+        ".1f",
+    ),
     "M parameters": ".3f",
     "seconds": ".2f",
     "detail": ".0f",
@@ -28,7 +38,7 @@ def _table(name: str, caption: str) -> Any:
 
 priors = _table(
     "priors",
-    "Priors on held-out images: PSNR (dB) of one step (4.4) at noise 15, 25, 50, and bits per dimension at noise of "
+    "Priors on held-out images: PSNR (dB) of one step (4.5) at noise 15, 25, 50, and bits per dimension at noise of "
     "one grey level; preset {preset}.",
 )
 plain = _table(
@@ -64,7 +74,11 @@ deblocked = _table(
     "JPEG files restored, {few} Kodak photographs, {side}-pixel middles: PSNR (dB, higher is better) and LPIPS (lower "
     "is better) of the restoration, of blends with the file, and of a sample; stored, preset {preset}.",
 )
-extensions = _table("extensions", "Mixtures and half the size, {title}: means; stored, preset {preset}.")
+extensions = _table(
+    "extensions",
+    "Mixtures and half the size, {title}: means; three of the 20 are among those the prior has seen; stored, preset "
+    "{preset}.",
+)
 noisy_faces = _table(
     "noisy_faces",
     "{title}, noise of {sigma} grey levels: means over images and seeds; stored, preset {preset}.",

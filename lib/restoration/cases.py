@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -13,8 +16,6 @@ from lib.vision import metrics
 
 TITLES = {"mnist": "MNIST", "cifar10": "CIFAR-10", "faces": "faces (London)", "photos": "photographs"}
 OURS = "flow prior"
-SEEN = ("kodim03", "kodim05", "kodim15", "kodim23")
-"""Kodak photographs that are in CQ100 under other names: the shipped prior of photographs was trained on them."""
 
 
 def spaced(key: str) -> str:
@@ -29,6 +30,15 @@ KEYS = tuple(name.replace(" ", "_") for name in DEGRADATIONS)
 class Study(store.Study):
     """Chapter 4 at a preset."""
 
+    @functools.cached_property
+    def _kept(self) -> dict[str, pd.DataFrame]:
+        return {}
+
+    def kept(self, *names: str) -> list[pd.DataFrame]:
+        """Stored tables to show, each loaded once; what was loaded is said in one line."""
+        self._kept.update(self.tables.load(*(name for name in names if name not in self._kept)))
+        return [self._kept[name] for name in names]
+
     def test_name(self, data_set: str) -> str:
         """Where test images come from: Kodak, or the held-out photographs where only embedded sets are used."""
         if data_set != "photos":
@@ -38,6 +48,11 @@ class Study(store.Study):
     def test_set(self, data_set: str, count: int | None = None, side: int | None = None) -> list[tuple[str, Tensor]]:
         """Test images of the table (`images.test_set`)."""
         return images.test_set(self.test_name(data_set), count or self.settings.images, side or self.settings.side)
+
+    @property
+    def seen(self) -> tuple[str, ...]:
+        """Test photographs that the prior of photographs was trained on, which no result may be reported on."""
+        return data.seen(self.settings.training_set)
 
     def identity(self, data_set: str) -> dict:
         """What decides the test images of a data set."""

@@ -53,7 +53,7 @@ def concept(clean: Any, degraded: Any, restored: Any) -> Figure:
     return d.fig
 
 
-@declare_figure("training", "Both terms of (4.5) while training, over all noise levels; preset {preset}.")
+@declare_figure("training", "Both terms of (4.6) while training, over all noise levels; preset {preset}.")
 def training(logs: Mapping[str, pd.DataFrame]) -> Drawn:
     """Both terms of the loss while training: gain in dB over the noisy image, and nats a dimension."""
     fig, axes = plt.subplots(1, 2, figsize=plotting.size(2.4))
@@ -127,7 +127,7 @@ def _psnr(truth: Tensor, image: Tensor) -> float:
 @declare_figure(
     "path_terms",
     "The objective (4.2) while it is searched, and the PSNR that nobody shows the search: one CIFAR-10 test image, "
-    "noise 25, over latents and over pixels. Dashed: the objective of the true image; preset {preset}.",
+    "noise 25, over latents and over pixels. Dashed and dotted: the objective of the true image; preset {preset}.",
 )
 def path_terms(found: Mapping[tuple[str, float], Found], truth: Tensor, of_truth: Mapping[float, float]) -> Drawn:
     """Objective a dimension and PSNR over iterations, by what moves and lambda; ``of_truth``: by lambda."""
@@ -152,7 +152,7 @@ def path_terms(found: Mapping[tuple[str, float], Found], truth: Tensor, of_truth
     for weight, value in of_truth.items():
         axes[0].axhline(value, color=INK, linewidth=0.8, linestyle="--" if styles[weight] == "-" else ":")
     axes[0].set(xlabel="iteration", ylabel="nats per dimension", title="the objective falls below the truth's")
-    axes[1].set(xlabel="iteration", ylabel="dB", title="and the PSNR turns round")
+    axes[1].set(xlabel="iteration", ylabel="dB", title="the lowest objective has the worst picture")
     axes[1].legend(fontsize=7)
     return fig, pd.concat(frames)
 
@@ -189,14 +189,14 @@ def cells(table: pd.DataFrame, ours: str) -> Drawn:
 )
 def sweep(rows: pd.DataFrame) -> Drawn:
     """PSNR over lambda, in latents and in pixels."""
-    fig, ax = plt.subplots(figsize=plotting.size(2.3, 3.4))
+    fig, ax = plt.subplots(figsize=(3.4, 2.3))
     for moves, part in rows.groupby("moves", sort=False):
         groups = part.groupby("weight")["psnr"]
         mean, half = groups.mean(), 1.96 * groups.sem()
         ax.errorbar(mean.index, mean, half, fmt="o-", color=MOVES[moves], label=moves, capsize=2)
     ax.axhline(rows["input"].mean(), color=MUTED, linewidth=0.9, label="input")
     ticks = sorted(rows["weight"].unique())
-    ax.set(xscale="log", xlabel="$\\lambda$", ylabel="PSNR (dB)", title="the mode needs a heavier data term")
+    ax.set(xscale="log", xlabel="$\\lambda$", ylabel="PSNR (dB)", title="latents need a heavier data term")
     ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     ax.minorticks_off()
     ax.legend(fontsize=7)
@@ -227,13 +227,13 @@ def restored_likelihood(frame: pd.DataFrame) -> Drawn:
 
 @declare_figure(
     "noise_level",
-    "Noise level of five held-out photographs, estimated by likelihood, before and after correcting for clipping, and "
-    "by scikit-image's estimate_sigma: error in per cent of the true level; preset {preset}.",
+    "Noise level of held-out photographs, estimated by likelihood, before and after correcting for clipping, and "
+    "by the median of wavelet details: error in per cent of the true level; preset {preset}.",
 )
 def noise_levels(frame: pd.DataFrame) -> Drawn:
     """Relative error of each estimate, by true level and way of estimating; one dot an image."""
-    fig, ax = plt.subplots(figsize=plotting.size(2.5, 4.6))
-    ways = {"likelihood": MUTED, "likelihood, unclipped": COLOURS["flow prior"], "estimate_sigma": COLOURS["BM3D"]}
+    fig, ax = plt.subplots(figsize=(4.6, 2.5))
+    ways = {"likelihood": MUTED, "likelihood, unclipped": COLOURS["flow prior"], "wavelet median": COLOURS["BM3D"]}
     levels = sorted(frame["true"].unique())
     for offset, (way, colour) in zip((-0.22, 0.0, 0.22), ways.items(), strict=True):
         places = frame["true"].map(levels.index) + offset

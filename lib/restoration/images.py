@@ -71,16 +71,17 @@ def identity(name: str, training_set: str) -> dict[str, str]:
     return {name: data.identity(name)}
 
 
-def test_set(name: str, count: int, side: int) -> list[tuple[str, Tensor]]:
+def test_set(name: str, count: int, side: int, training_set: str = "clean") -> list[tuple[str, Tensor]]:
     """Images that no prior was trained on, ``(name, float (1, C, S, S) in [0, 1])``.
 
     Args:
         name: "mnist", "cifar10" (evenly spaced test images), "faces" (at most 24), "kodak" or "held-out" (the middles
             of photographs, cut to ``side``; at most 24 and 5).
+        training_set: of the weights; held-out photographs that they were trained on are left out.
     """
     if name in ("kodak", "held-out"):
         found = []
-        for label, image in (data.kodak if name == "kodak" else data.held_out_photos)()[:count]:
+        for label, image in (data.kodak() if name == "kodak" else data.held_out_photos(training_set))[:count]:
             row, column = (max(0, (size - side) // 2) for size in image.shape[:2])
             found.append((label, _stack(image[None, row : row + side, column : column + side])))
     else:

@@ -6,13 +6,13 @@ used for every damage; lambda = 1, Bayes' own weight, is measured beside it.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 
 import pandas as pd
 import torch
 from torch import Tensor
 
-from lib import store
 from lib.restoration import anneal, evaluate, images, views
 from lib.restoration import map as map_
 from lib.restoration.anneal import Schedule
@@ -29,6 +29,8 @@ WEIGHTS = (1.0, 3.0, 10.0)
 """lambda of the sweep."""
 TUNED_ON = "noise 25"
 DAMAGES = ("noise_15", "noise_25", "noise_50", "JPEG_10", "random_pixels")
+SEARCHED = ("noise_15", "noise_25", "noise_50", "JPEG_10")
+"""Those that are shown."""
 LEVELS = (30.0, 14.0, 6.5, 3.0)
 """Noise levels of the mode under the prior of noisy images, one after the other."""
 DRAWS = 8  # samples of the posterior
@@ -68,18 +70,10 @@ def searched(flow: PlainFlow, truth: Tensor, seen: Observation, search: Search) 
     )
 
 
-def trained_steps(study: Study) -> int:
-    """How long the flow was trained: weights from before the end of its schedule are measured as such."""
-    task = study.models.task(FLOW)
-    found = store.find(task)
-    return store.read_json(found[0].with_suffix(".json"), "restore it")["steps"] if found else task.config.train.steps
-
-
 def _decides(study: Study, *_: str) -> dict:
     settings = study.settings
     return study.identity("cifar10") | {
         "count": settings.map_images, "steps": settings.map_steps, "weights": WEIGHTS, "search": map_.VERSION,
-        "trained": trained_steps(study),
     }  # fmt: skip
 
 
@@ -124,30 +118,36 @@ def maps(study: Study, key: str) -> pd.DataFrame:
     return pd.concat(rows, ignore_index=True)
 
 
-def tried(study: Study, key: str, space: str, start: str = "degraded", weight: float | None = None) -> pd.DataFrame:
-    """Rows of `maps` of one search; its lambda is the best on training images where none is given."""
-    rows = study.tables[f"map_{key}"]
-    wanted = chosen(study)[space] if weight is None else weight
-    return rows[(rows["moves"] == space) & (rows["start"] == start) & (rows["weight"] == wanted)].reset_index(drop=True)
+@functools.cache
+def shown_weights(study: Study) -> dict[str, float]:
+    """`chosen`, looked up once."""
+    return chosen(study)
+
+
+def tried(study: Study, key: str, space: str, start: str = "degraded") -> pd.DataFrame:
+    """Rows of `maps` of one search, at the lambda that was chosen."""
+    (rows,), best = study.kept(f"map_{key}"), shown_weights(study)
+    wanted = (rows["moves"] == space) & (rows["start"] == start) & (rows["weight"] == best[space])
+    return rows[wanted].reset_index(drop=True)
 
 
 def side_by_side(study: Study) -> pd.DataFrame:
     """PSNR of the thesis' search and of the chapter's own, one row a method, one column a damage."""
-    names = [spaced(key) for key in DAMAGES]
-    inputs = [study.tables[f"map_{key}"]["input"].mean() for key in DAMAGES]
+    names = [spaced(key) for key in SEARCHED]
+    inputs = [frame["input"].mean() for frame in study.kept(*(f"map_{key}" for key in SEARCHED))]
     rows = [{"method": "degraded image", **dict(zip(names, inputs, strict=True))}]
     for space in SPACES:
-        means = [tried(study, key, space)["psnr"].mean() for key in DAMAGES]
-        title = f"MAP over {space}, flow of clean images, lambda {chosen(study)[space]:g}"
+        means = [tried(study, key, space)["psnr"].mean() for key in SEARCHED]
+        title = f"MAP over {space}, flow of clean images, lambda {shown_weights(study)[space]:g}"
         rows.append({"method": title, **dict(zip(names, means, strict=True))})
-    own = study.tables["steps"].pivot_table(index="method", columns="degradation", values="psnr", sort=False)
-    rows += [{"method": f"{title}, prior at every noise level", **own.loc[title]} for title in STEPS]
+    own = study.kept("steps")[0].pivot_table(index="method", columns="degradation", values="psnr", sort=False)
+    rows += [{"method": f"{title}, prior at every noise level", **own.loc[title, names]} for title in STEPS]
     return pd.DataFrame(rows)
 
 
 def descent(study: Study, key: str = "noise_25") -> pd.DataFrame:
     """What became of the objective: means over images, one row a search."""
-    rows = study.tables[f"map_{key}"]
+    (rows,) = study.kept(f"map_{key}")
     rows = rows.assign(**{"lowered (%)": 100.0 * (rows["last"] < rows["first"])})
     columns = ["first", "last", "truth", "lowered (%)", "data", "input", "psnr"]
     means = rows.groupby(["moves", "start", "weight"], sort=False)[columns].mean().reset_index()

@@ -16,18 +16,18 @@ from torch import Tensor
 from lib import data
 from lib.restoration import anneal, baselines, clipping, denoisers, evaluate, images
 from lib.restoration.anneal import Schedule
-from lib.restoration.cases import OURS, SEEN, Study
+from lib.restoration.cases import OURS, Study
 from lib.restoration.degradations import Noisy, jpeg, noise
 from lib.store import measure
 
 SIDE = 256  # pixels
 LEVEL = 25.0  # grey levels
-COUNTS = {"float": 12, "8_bits": 4}
+COUNTS = {"float": 6, "8_bits": 2}
 """Photographs of each condition: noise as it was drawn, and as files keep it."""
 QUALITIES = (10, 30)
 BLENDS = (0.0, 0.25, 0.5, 0.75)
 """How much of the file is mixed back into its restoration."""
-BLENDED = 4  # photographs of `deblocked`
+BLENDED = 2  # photographs of `deblocked`
 PUBLISHED = {"BM3D": 32.15, "DnCNN (blind)": 32.14, "FFDNet": 32.13, "DRUNet": 32.89, "SwinIR": 32.89}
 """PSNR (dB) of colour noise 25 on all 24 Kodak photographs in full size, as the SwinIR paper (2021) tabulates it."""
 
@@ -36,7 +36,7 @@ def photographs(study: Study) -> list[tuple[str, Tensor]]:
     """Middles of the photographs that nothing here was trained on: 20 of Kodak, or the held-out ones."""
     side = SIDE if study.settings.perceptual else study.settings.side
     found = images.test_set(study.test_name("photos"), 24, side)
-    return [(name, image) for name, image in found if name not in SEEN][: study.settings.images]
+    return [(name, image) for name, image in found if name not in study.seen][: study.settings.images]
 
 
 def _rivals(study: Study) -> dict[str, Callable[[Noisy], Tensor]]:
@@ -54,7 +54,7 @@ def _decides(study: Study, condition: str = "") -> dict:
     settings = study.settings
     more = {"denoisers": data.identity("denoisers")} if settings.training_set != "embedded" else {}
     return study.identity("photos") | more | {
-        "side": SIDE, "level": LEVEL, "left out": SEEN, "count": COUNTS.get(condition, 0), "bm3d": settings.bm3d,
+        "side": SIDE, "level": LEVEL, "left out": study.seen, "count": COUNTS.get(condition, 0), "bm3d": settings.bm3d,
         "search": anneal.VERSION,
     }  # fmt: skip
 
@@ -89,7 +89,8 @@ def standard(study: Study, condition: str) -> pd.DataFrame:
 
 def side_by_side(study: Study) -> pd.DataFrame:
     """PSNR of every method in both conditions, with the clipping undone, and as published."""
-    drawn, filed = (study.tables[f"standard_{key}"].groupby("method", sort=False)["psnr"].mean() for key in COUNTS)
+    frames = study.kept(*(f"standard_{key}" for key in COUNTS))
+    drawn, filed = (frame.groupby("method", sort=False)["psnr"].mean() for frame in frames)
     table = pd.DataFrame({"float": drawn, "8 bits": filed.reindex(drawn.index)})
     table["unclipped"] = [filed.get(f"{name}, unclipped") for name in drawn.index]
     table = table.join(pd.Series(PUBLISHED, name="published"), how="outer" if study.settings.bm3d else "left")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lib import data, timings
 from lib.restoration import anneal, baselines, degradations, dip, evaluate
-from lib.restoration.cases import KEYS, OURS, SEEN, Study, spaced
+from lib.restoration.cases import KEYS, OURS, Study, spaced
 from lib.restoration.degradations import Observation
 from lib.restoration.evaluate import DEGRADATIONS, EXTENSIONS
 from lib.store import measure, to_images, to_rows
@@ -91,8 +91,8 @@ def ours(study: Study, cell: tuple[str, str]) -> pd.DataFrame:
 def each(study: Study, data_set: str, key: str) -> pd.DataFrame:
     """Every method, image and seed of one cell; photographs that the prior was trained on are left out."""
     names = [f"{kind}_{data_set}_{key}" for kind in ("table", "rivals")]
-    rows = pd.concat([study.tables[name] for name in names], ignore_index=True)
-    return rows[~rows["image"].isin(SEEN)] if data_set == "photos" else rows
+    rows = pd.concat(study.kept(*names), ignore_index=True)
+    return rows[~rows["image"].isin(study.seen)] if data_set == "photos" else rows
 
 
 def cell(study: Study, data_set: str, key: str) -> pd.DataFrame:
@@ -114,7 +114,7 @@ def cell(study: Study, data_set: str, key: str) -> pd.DataFrame:
 
 def whole(study: Study) -> pd.DataFrame:
     """`cell` of all data sets and degradations."""
-    study.tables.load(*(f"{kind}_{name}_{key}" for kind in ("table", "rivals") for name, key in _cells(study)))
+    study.kept(*(f"{kind}_{name}_{key}" for kind in ("table", "rivals") for name, key in _cells(study)))
     return pd.concat([cell(study, name, key) for name, key in _cells(study)], ignore_index=True)
 
 
@@ -182,25 +182,26 @@ def times(study: Study) -> pd.DataFrame:
 
 
 def _decides_photos(study: Study) -> dict:
-    return study.identity("photos") | {"search": anneal.VERSION, "left out": SEEN}
-
-
-MIXED_RIVALS = {"half size": {"back-projection": baselines.back_projection}}
-"""Rivals of `EXTENSIONS`; of mixtures of two damages no classical method is made."""
+    return study.identity("photos") | {"search": anneal.VERSION}
 
 
 @measure("extensions", models=("photos",), decides=_decides_photos, volatile=("seconds",))
 def extensions(study: Study) -> pd.DataFrame:
-    """Mixtures and half the size, photographs of the table that nothing was trained on: one row a degradation, method
-    and image."""
-    found = [(name, image) for name, image in study.test_set("photos") if name not in SEEN]
-    rows = []
+    """Mixtures and half the size, on photographs: one row a degradation and method."""
+    found, rows = study.test_set("photos"), []
+    methods = {OURS: evaluate.flow(study.models["photos"])}
     for name, degrade in EXTENSIONS.items():
-        rivals = MIXED_RIVALS.get(name, {})
-        methods = {OURS: evaluate.flow(study.models["photos"])}
-        methods |= {title: (lambda seen, truth, g, rival=rival: rival(seen)) for title, rival in rivals.items()}
-        rows.append(evaluate.compare(found, degrade, methods, 1, study.lpips()).assign(degradation=name))
-    return pd.concat(rows)
+        part = evaluate.compare(found, degrade, methods, 1, study.lpips())
+        rows.append(part.assign(degradation=name))
+    return evaluate.summary(pd.concat(rows))
+
+
+@measure("enlarged", decides=_decides_photos, volatile=("seconds",))
+def enlarged(study: Study) -> pd.DataFrame:
+    """Back-projection, the rival without a model of `extensions` at half the size: one row."""
+    methods = {"back-projection": lambda seen, truth, generator: baselines.back_projection(seen)}
+    rows = evaluate.compare(study.test_set("photos"), EXTENSIONS["half size"], methods, 1, study.lpips())
+    return evaluate.summary(rows[rows["method"] != "input"].assign(degradation="half size"))
 
 
 def faces_set(study: Study) -> str:
@@ -212,7 +213,6 @@ def _decides_noisy(study: Study) -> dict:
     settings = study.settings
     return study.identity(faces_set(study)) | {
         "sigma": SIGMA_FACES, "seeds": settings.seeds, "bm3d": settings.bm3d, "search": anneal.VERSION,
-        "rows": "each image",
     }  # fmt: skip
 
 
@@ -220,7 +220,7 @@ def _decides_noisy(study: Study) -> dict:
     "noisy_faces", models=lambda study: (faces_set(study),), decides=_decides_noisy, volatile=("seconds",)
 )  # fmt: skip
 def noisy_faces(study: Study) -> pd.DataFrame:
-    """Aligned faces with noise of a tenth of the range, the setting of GlowIP: one row a method, image and seed."""
+    """Aligned faces with noise of a tenth of the range, the setting of GlowIP: one row a method."""
 
     def degrade(x: Tensor, generator: torch.Generator) -> Observation:
         return degradations.noise(x, SIGMA_FACES, generator)
@@ -232,7 +232,7 @@ def noisy_faces(study: Study) -> pd.DataFrame:
         rival = {"BM3D": evaluate.classical("noise")["BM3D"]}
         part = evaluate.compare(found, degrade, rival, 1)
         rows.append(part[part["method"] != "input"])
-    return pd.concat(rows, ignore_index=True)
+    return evaluate.summary(pd.concat(rows, ignore_index=True))
 
 
 def _grid_side(study: Study) -> int:
