@@ -39,7 +39,7 @@ def _encode(arguments: argparse.Namespace) -> dict[str, Any]:
     from lib.vision.write import Output, told
 
     out, notes = Output(arguments.output, arguments.frames_dir), []
-    model = load(arguments.preset, arguments.model)
+    model = load(arguments.preset, model=arguments.model)
     names, frames = read_frames(arguments.frames_dir, model.channels, notes)
     static, dynamic = model.codes(frames[None])
     codes = {
@@ -56,13 +56,13 @@ def _swap(arguments: argparse.Namespace) -> dict[str, Any]:
     import numpy as np
 
     from lib.dynamics import load, read_frames
-    from lib.dynamics.study import to_images
+    from lib.store import to_images
     from lib.vision.write import Output, image_bytes, told
 
     if arguments.output.suffix.lower() != ".png":
         raise UserError(f"cannot write {arguments.output.name}: the picture is a PNG, name it OUT.png")
     out, notes = Output(arguments.output, arguments.static_dir, arguments.dynamic_dir), []
-    model = load(arguments.preset, arguments.model)
+    model = load(arguments.preset, model=arguments.model)
     _, who = read_frames(arguments.static_dir, model.channels, notes)
     names, what = read_frames(arguments.dynamic_dir, model.channels, notes)
     static, _ = model.codes(who[None])

@@ -65,6 +65,7 @@ class DynamicsConfig(Config):
     ablation: ModelConfig
     judge: JudgeConfig
     digits: ModelConfig
+    digit_judge: JudgeConfig
     faces: FaceModelConfig
     rendered: FacesConfig
     people: FaceModelConfig

@@ -20,7 +20,7 @@ from lib.data import sprites as sprite_data
 from lib.dynamics.baselines import Judge, PlainVAE
 from lib.dynamics.model import all_pairs
 from lib.dynamics.sources import SpriteSets, as_frames
-from lib.metrics import psnr
+from lib.vision.metrics import psnr
 
 BATCH = 32
 

@@ -8,16 +8,16 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from lib.checkpoints import file_hash
 from lib.data import actors, identity, made_once, people
 from lib.data.actors.pack import PATH as PACK
 from lib.dynamics.config import FacesConfig
 from lib.dynamics.model import IMAGE
 from lib.dynamics.sources import FrameSets
+from lib.store import file_hash
 
 EXPRESSIONS = ("neutral", "smile", "surprise", "anger", "sadness", "disgust", "pucker")
 """The classes of the rendered faces."""
-VERSION = 1
+_RECIPE = 1  # first of all seeds; another one gives other people
 _CLOSE = actors.Pose(shift=(0.0, -0.06), scale=1.7)  # the face fills the picture
 UNSEEN = 100_000
 """Seeds of the people that no model is trained on start here."""
@@ -39,7 +39,7 @@ class Labelled(NamedTuple):
 
 def _somebody(seed: int) -> tuple[actors.Identity, actors.Light]:
     """The person of a seed (the first ones are the actors with names) and the light on the person."""
-    rng = np.random.default_rng([VERSION, seed])
+    rng = np.random.default_rng([_RECIPE, seed])
     who = actors.identity(actors.IDENTITIES[seed]) if seed < len(actors.IDENTITIES) else actors.random_identity(seed)
     return who, actors.Light(direction=(float(rng.uniform(-0.8, 0.8)), float(rng.uniform(0.1, 0.9)), 1.0))
 
@@ -50,7 +50,7 @@ def person(seed: int, frames: int) -> Labelled:
     Light and background are the person's own, the head looks straight ahead; each frame adds a little of everything.
     """
     who, light = _somebody(seed)
-    rng = np.random.default_rng([VERSION, seed, 1])
+    rng = np.random.default_rng([_RECIPE, seed, 1])
     expressions = rng.permutation(np.arange(frames) % len(EXPRESSIONS))
     strengths = rng.uniform(0.55, 1.1, frames)
     pictures = []
@@ -66,7 +66,7 @@ def person(seed: int, frames: int) -> Labelled:
 @functools.lru_cache(maxsize=1)
 def rendered_identity() -> dict[str, str]:
     """What decides the rendered frames beside their seeds: the pack of heads and the version of this recipe."""
-    return {"actors": file_hash(PACK), "faces": f"version {VERSION}"}
+    return {"actors": file_hash(PACK), "faces": f"version {_RECIPE}"}
 
 
 def rendered(first: int, count: int, frames: int) -> Labelled:
