@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -55,10 +56,7 @@ def person(seed: int, frames: int) -> Labelled:
     strengths = rng.uniform(0.55, 1.1, frames)
     pictures = []
     for expression, strength in zip(expressions, strengths, strict=True):
-        weights = actors.blend({EXPRESSIONS[expression]: float(strength)})
-        for name in rng.choice(actors.ARKIT, 4, replace=False):
-            if name not in ("tongueOut", "jawOpen"):
-                weights[name] = float(np.clip(weights.get(name, 0.0) + rng.uniform(0, 0.1), 0, 1.5))
+        weights = _disturbed(actors.blend({EXPRESSIONS[expression]: float(strength)}), rng)
         pictures.append(actors.render(who, weights, _CLOSE, light, size=IMAGE, background=seed).image)
     return Labelled(np.array(pictures)[None], expressions[None], strengths[None])
 
@@ -78,6 +76,28 @@ def rendered(first: int, count: int, frames: int) -> Labelled:
 
     settings = {**rendered_identity(), "first": first, "count": count, "frames": frames}
     return Labelled(**made_once("rendered/expressions", settings, make))
+
+
+def portraits(seed: int, shown: Sequence[tuple[str, float]]) -> np.ndarray:
+    """A person with named expressions in given strengths, one frame each: uint8 ``(T, 64, 64, 3)``.
+
+    Each frame adds a little of everything, as `person` does.
+    """
+    who, light = _somebody(seed)
+    rng = np.random.default_rng([_RECIPE, seed, 2])
+    frames = []
+    for name, strength in shown:
+        weights = _disturbed(actors.blend({name: float(strength)}) if strength else {}, rng)
+        frames.append(actors.render(who, weights, _CLOSE, light, size=IMAGE, background=seed).image)
+    return np.array(frames)
+
+
+def _disturbed(weights: dict[str, float], rng: np.random.Generator) -> dict[str, float]:
+    """Weights with a little of four more shapes."""
+    for name in rng.choice(actors.ARKIT, 4, replace=False):
+        if name not in ("tongueOut", "jawOpen"):
+            weights[name] = float(np.clip(weights.get(name, 0.0) + rng.uniform(0, 0.1), 0, 1.5))
+    return weights
 
 
 def film(seed: int, stations: tuple[str, ...], each: int = 12) -> np.ndarray:
