@@ -108,15 +108,11 @@ def number_of_frames(study: Study) -> pd.DataFrame:
     return evaluate.by_count(study.models["sprites"], study.models["judge"], study.test(study.few))
 
 
-@store.measure(
-    "factors", models=("sprites", "judge"),
-    decides=lambda study: {"clips": min(200, study.few), "characters": 400},
-)  # fmt: skip
+@store.measure("factors", models=("sprites",), decides=lambda study: {"clips": min(150, study.few), "characters": 300})
 def factor_swaps(study: Study) -> pd.DataFrame:
     """`factors.exchanged` of our model: one row for each clip and exchanged factor."""
-    train = SpriteSets(study.source, "train")
-    model, judge = study.models["sprites"], study.models["judge"]
-    return factors.exchanged(model, judge, study.test(min(200, study.few)), Clips(train, 400))
+    known = Clips(SpriteSets(study.source, "train"), 300)
+    return factors.exchanged(study.models["sprites"], study.test(min(150, study.few)), known)
 
 
 @store.measure("characters", models=("sprites",), decides={"clips": 4})
