@@ -44,6 +44,11 @@ _PIXELS = {
     "64 principal components of the pixels, nearest neighbours": (64, _nearest),
 }
 """Baselines: how many components, and what reads them."""
+CLAIMS = (
+    ("7.real", UNCALIBRATED, "32 principal components of the pixels, logistic regression"),
+    ("7.real-relative", CALIBRATED, "2 principal components of the pixels, nearest neighbours"),
+)
+"""Claims about `OURS`, each with its protocol and the rival that it is measured against."""
 
 
 def smiles(models: Sequence[DisentanglingModel], real: str) -> pd.DataFrame:
