@@ -330,3 +330,20 @@ def digit_states(truth: np.ndarray, read: np.ndarray, names: Sequence[str]) -> D
     some = slice(0, 200)
     columns = {f"{name} drawn": truth[some, k] for k, name in enumerate(names)}
     return fig, pd.DataFrame(columns | {f"{name} read": read[some, k] for k, name in enumerate(names)})
+
+
+def timeline(table: pd.DataFrame) -> Figure:
+    """A timeline of `lib.dynamics.pipeline`: the codes over time, and the labels where there are some."""
+    codes = [name for name in table.columns if name[:1] == "d" and name[1:].isdigit()]
+    fig, ax = plt.subplots(figsize=plotting.size(2.4))
+    for k, name in enumerate(codes):
+        ax.plot(table["seconds"], table[name], color=PALETTE[k % len(PALETTE)], label=f"$d_{k + 1}$")
+    labels = [name for name in dict.fromkeys(table.get("label", [])) if name]
+    low, high = ax.get_ylim()
+    for k, name in enumerate(labels):
+        there = (table["label"] == name).to_numpy()
+        paint = plotting.tint(PALETTE[k % len(PALETTE)], 0.6)
+        ax.fill_between(table["seconds"], low, high, where=there, step="mid", color=paint, linewidth=0, label=name)
+    ax.set(xlabel="second", ylabel="code", ylim=(low, high))
+    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return fig
