@@ -254,6 +254,14 @@ def people_codes(model: DisentanglingModel, sets: np.ndarray) -> tuple[np.ndarra
 
 
 @torch.no_grad()
+def codes_from_few(model: DisentanglingModel, frames: np.ndarray, count: int = 8) -> np.ndarray:
+    """Dynamic codes ``(N, T, D)`` of uint8 sets, their static codes inferred from ``count`` frames of each."""
+    sets = as_frames(frames)
+    some = np.linspace(0, sets.shape[1] - 1, min(count, sets.shape[1])).astype(int)
+    return model.dynamic(sets, model.static(sets[:, some]).mean).mean.numpy()
+
+
+@torch.no_grad()
 def swap_grid(model: TwoCodes, static: Tensor, dynamic: Tensor, time: int = 0) -> np.ndarray:
     """Static code of the row, dynamics of the column: uint8 tiles ``(N + 1, M + 1, 64, 64, 3)``.
 

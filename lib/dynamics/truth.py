@@ -10,15 +10,14 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
 from sklearn.decomposition import PCA
 from sklearn.neighbors import KNeighborsClassifier
 
 from lib.data import made_once
 from lib.dynamics import faces
 from lib.dynamics.config import AudienceConfig
+from lib.dynamics.evaluate import codes_from_few
 from lib.dynamics.model import DisentanglingModel
-from lib.dynamics.sources import as_frames
 
 QUIET = 5
 """Seconds before the film, which calibrate a viewer."""
@@ -99,14 +98,6 @@ def examples(config: AudienceConfig) -> tuple[np.ndarray, np.ndarray]:
     return np.array(frames), np.tile(np.arange(len(every)), (config.examples, 1))
 
 
-@torch.no_grad()
-def _codes(model: DisentanglingModel, frames: np.ndarray, count: int = 8) -> np.ndarray:
-    """Dynamic codes ``(N, T, D)`` of uint8 sets, their static codes inferred from ``count`` frames of each."""
-    sets = as_frames(frames)
-    some = np.linspace(0, sets.shape[1] - 1, min(count, sets.shape[1])).astype(int)
-    return model.dynamic(sets, model.static(sets[:, some]).mean).mean.numpy()
-
-
 def _read(known: np.ndarray, labels: np.ndarray, found: np.ndarray) -> np.ndarray:
     """Classes ``(V, T)`` of features ``found (V, T, K)`` by the nearest three of ``known (N, K)``; what lasts for one
     second only is smoothed away where both neighbours agree."""
@@ -131,7 +122,7 @@ def timelines(model: DisentanglingModel, config: AudienceConfig) -> pd.DataFrame
     own = flat[0] - flat[0][:, :1]
     basis = PCA(2, random_state=0).fit(own.reshape(-1, own.shape[2]))
     pixels = [basis.transform(part.reshape(-1, part.shape[2])).reshape(*part.shape[:2], 2) for part in flat]
-    features = {OURS: [_codes(model, known), _codes(model, seen.frames)], PIXELS: pixels}
+    features = {OURS: [codes_from_few(model, known), codes_from_few(model, seen.frames)], PIXELS: pixels}
     truth = (seen.expressions == SMILE) & (seen.strengths >= LEAST)
     answers = {NULL: np.ones_like(truth)}
     for name, (of_examples, of_viewers) in features.items():
