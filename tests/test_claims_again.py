@@ -66,13 +66,15 @@ def test_a_claim_that_does_not_hold_any_more_is_told(repository):
 def test_what_takes_long_is_only_started_when_asked_for(repository):
     record = repository.root / "checkpoints" / "tiny" / "lengths.json"
     before = record.read_text()
+    (repository.root / "lib" / "tiny" / "study.py").write_text("")
     record.write_text(json.dumps(json.loads(before) | {"seconds": 7000}))
     try:
         found = command(repository, "claim", "02_tiny.length")
     finally:
         record.write_text(before)
     assert found.returncode == 2
-    assert "takes about 1.9 h on two CPU cores: start it with make claim ID=02_tiny.length WHOLE=1" in found.stderr
+    assert "takes about 1.9 h on two CPU cores: make claim ID=02_tiny.length WHOLE=1" in found.stderr
+    assert "no sample can be taken of some of its tables" in found.stderr
 
 
 def test_an_unknown_claim_is_refused(repository):
