@@ -382,7 +382,7 @@ class Factors(Oracle):
 
 
 def test_factors_of_codes_that_add_up_are_exchanged_alone():
-    clips = evaluate.Clips(sources.SpriteSets("drawn", "test"), 32)
+    clips = evaluate.Clips(sources.SpriteSets("drawn", "test"), 6)
     found = Factors(clips)
     rows = factors.exchanged(found, clips, clips)
     means = rows.groupby("exchanged")[["reached", "collateral"]].mean()
