@@ -18,6 +18,7 @@ NO_METHOD = {
     "__init__", "__main__", "config", "experiments", "tasks", "study", "evaluate", "figures", "captions",
     "baselines", "denoisers",
     "cases", "tables", "searches", "standard", "expression", "truth", "pictures", "real", "facenet",  # what is measured
+    "factors",
     "people", "sources", "sequences", "images", "faces",  # the data of a chapter
     "pipeline", "restorer", "profile",  # the tool that a chapter makes of its method
 }  # fmt: skip

@@ -9,13 +9,14 @@ import runpy
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
 
-from lib import config, dynamics
+from lib import config, dynamics, store, training
 from lib.data import sprites
-from lib.dynamics import baselines, evaluate, faces, model, sources, study, tasks
+from lib.dynamics import baselines, evaluate, experiments, faces, factors, model, real, sources, truth
 from lib.errors import UserError
 
 SMOKE = config.load("07_disentangled_dynamics", "smoke")
@@ -27,7 +28,7 @@ def seeded():
 
 
 def tiny(channels: int = 3, **changes) -> model.DisentanglingModel:
-    return tasks.disentangler(channels, SMOKE.sprites.model_copy(update=changes)).eval()
+    return experiments.disentangler(channels, SMOKE.sprites.model_copy(update=changes)).eval()
 
 
 # ---------------------------------------------------------------------------------------------------------------- model
@@ -61,8 +62,8 @@ def test_all_pairs_are_those_of_different_frames(count, pairs):
 
 
 def test_random_pairs_do_not_repeat_while_there_are_others():
-    assert len({tuple(p) for p in tasks.random_pairs(4, 12).tolist()}) == 12
-    assert tasks.random_pairs(1, 3).tolist() == [[0, 0]] * 3
+    assert len({tuple(p) for p in experiments.random_pairs(4, 12).tolist()}) == 12
+    assert experiments.random_pairs(1, 3).tolist() == [[0, 0]] * 3
 
 
 def test_pairs_are_seen_together():
@@ -153,7 +154,7 @@ def test_swap_uses_who_of_one_and_what_of_the_other():
 
 def test_context_is_not_what_is_explained():
     """A frame to explain may not reach the static code of its own set: the gradient is zero."""
-    task = tasks.make("sprites", SMOKE, 0)
+    task = training.build_task("dynamics", "sprites", SMOKE, 0)
     frames = torch.rand(2, task.count, 3, 64, 64, requires_grad=True)
     context, targets = frames.split([SMOKE.sprites.context, SMOKE.sprites.targets], 1)
     task.model.static(context, model.all_pairs(SMOKE.sprites.context)).mean.sum().backward()
@@ -299,7 +300,7 @@ class DrawnJudge(torch.nn.Module):
 
     def forward(self, frames):
         action, looks = torch.zeros(len(frames), 9), torch.zeros(len(frames), 4, 6)
-        for k, clip in enumerate(study.to_images(frames)):
+        for k, clip in enumerate(store.to_images(frames)):
             character, act = self.table[clip.tobytes()]
             action[k, act] = 50
             looks[k, range(4), sprites.attributes(np.array([character]))[0]] = 50
@@ -346,7 +347,81 @@ def test_ordered_model_depends_on_the_order():
 
 def test_pictures_survive_their_table():
     tiles = np.random.default_rng(0).integers(0, 256, (2, 3, 8, 8, 3), np.uint8)
-    assert (study.from_rows(study.to_rows(tiles)) == tiles).all()
+    assert (store.from_rows(store.to_rows(tiles)) == tiles).all()
+
+
+def test_numbers_of_characters_are_those_of_their_attributes():
+    every = np.arange(1296)
+    assert (factors.numbers(sprites.attributes(every)) == every).all()
+
+
+def test_directions_of_a_code_that_adds_them_up_are_found():
+    rng = np.random.default_rng(0)
+    truth_of = rng.normal(size=(4, 6, 5))
+    attributes = rng.integers(0, 6, (400, 4))
+    codes = sum(truth_of[k, attributes[:, k]] for k in range(4)) + 3.0
+    found = factors.directions(codes, attributes)
+    for k in range(4):
+        np.testing.assert_allclose(found[k, 4] - found[k, 1], truth_of[k, 4] - truth_of[k, 1], atol=1e-8)
+
+
+class Factors(Oracle):
+    """As `Oracle`, but its static code adds up one number for each attribute, as positional notation does."""
+
+    def static(self, frames, pairs):
+        static, _ = self.codes(frames)
+        return model.Gaussian(static, static)
+
+    def dynamic(self, frames, static):
+        self.done = (self.done - len(frames)) % len(self.clips)
+        _, dynamic = self.codes(frames)
+        return model.Gaussian(dynamic, dynamic)
+
+    def decode(self, static, dynamic):
+        return super().decode(static.round().clamp(0, 1295), dynamic)
+
+
+def test_factors_of_codes_that_add_up_are_exchanged_alone():
+    clips = evaluate.Clips(sources.SpriteSets("drawn", "test"), 6)
+    found = Factors(clips)
+    rows = factors.exchanged(found, clips, clips)
+    means = rows.groupby("exchanged")[["reached", "collateral"]].mean()
+    assert means["reached"].tolist() == pytest.approx([1] * 6)
+    assert means["collateral"].tolist() == pytest.approx([0] * 6)
+
+
+def test_a_swap_that_does_nothing_shows_the_class_of_the_other_digit():
+    source = sources.DigitSets("test")
+    frames, _ = source.sets(torch.arange(6), 2)
+    with torch.no_grad():
+        found = tiny(channels=1)
+        static, dynamic = found.codes(frames)
+    labels = source.labels[:6]
+
+    class Knows(torch.nn.Module):
+        def forward(self, images):
+            known = [(images[k] - frames[:, 0]).abs().sum((1, 2, 3)).argmin() for k in range(len(images))]
+            return torch.nn.functional.one_hot(labels[known], 10).float()
+
+    rows = evaluate.digit_swaps(found, Knows(), source, frames, static, dynamic)
+    assert (rows["real"] == rows["label"]).all()
+    assert rows["unswapped"].tolist() == labels.roll(-1).tolist()
+
+
+def test_rivals_read_the_people_that_they_have_not_seen():
+    rows = real.pixels("rendered", 2)
+    assert rows.groupby(["method", "protocol"]).size().unique().tolist() == [12]
+    nothing = rows[rows["method"] == real.GUESS]
+    assert (nothing["smiling"] == nothing["predicted"]).mean() == 0.5
+
+
+def test_viewers_react_after_the_film_has_asked():
+    first = int(truth.moments(60)[0])
+    shown = [truth.reactions(seed, 60) for seed in range(40)]
+    assert all((expressions[:first] == 0).all() for expressions, _ in shown)
+    smiling = np.mean([expressions == truth.SMILE for expressions, _ in shown], 0)
+    assert smiling[first + 3] > 0.5
+    assert truth.f1(pd.DataFrame({"truth": [1, 1, 0, 0], "found": [1, 0, 1, 0]})) == 0.5
 
 
 # -------------------------------------------------------------------------------------------------------------- command
@@ -378,6 +453,50 @@ def test_commands_encode_and_swap(run, tmp_path):
         assert picture.size == (8 * 64, 2 * 64)
 
 
+def test_a_timeline_is_labelled_from_a_handful_of_frames(run, tmp_path):
+    rng = np.random.default_rng(0)
+    kind = np.repeat([0, 1], 20)
+    codes = 5.0 * kind[:, None] + rng.normal(size=(40, 2))
+    table = pd.DataFrame({"frame": np.arange(40), "seconds": np.arange(40) / 25, "face": 1})
+    table[["d1", "d2"]] = codes
+    table.loc[39, ["face", "d1", "d2"]] = [0, np.nan, np.nan]
+    table.to_csv(tmp_path / "timeline.csv", index=False)
+    (tmp_path / "examples.csv").write_text("frame,label\n3,calm\n25,laughing\n8,calm\n")
+    files = [tmp_path / name for name in ("timeline.csv", "examples.csv", "out.csv")]
+    code, out, err = run("label", *files, "--json", "--plot", tmp_path / "out.png")
+    assert code == 0, err
+    named = pd.read_csv(tmp_path / "out.csv")
+    assert named["label"].tolist() == ["calm"] * 20 + ["laughing"] * 19 + [pytest.approx(np.nan, nan_ok=True)]
+    assert json.loads(out)["labels"] == {"calm": 20, "laughing": 19}
+    assert (tmp_path / "out.png").stat().st_size > 1000
+    for text, told in (
+        ("frame,label\n3,calm\n4,calm\n", "two different labels"),
+        ("frame,label\n3,calm\n99,sad\n", "no frame of the timeline"),
+        ("frame,label\n3,calm\n39,sad\n", "no face was found"),
+        ("frame,name\n3,calm\n", "no column 'label'"),
+    ):
+        (tmp_path / "examples.csv").write_text(text)
+        code, _, err = run("label", *files)
+        assert code == 2 and told in err and err.count("\n") == 1
+
+
+def test_footage_without_a_face_is_refused_and_frames_without_one_are_counted(run, tmp_path):
+    rng = np.random.default_rng(0)
+    noise = folder(tmp_path, "noise", rng.integers(0, 255, (2, 96, 128, 3), np.uint8))
+    code, _, err = run("encode", noise, tmp_path / "out.csv")
+    assert code == 2 and "no face was found in any of the 2 frames" in err
+    assert not (tmp_path / "out.csv").exists()
+    from lib.data import actors
+
+    faces_of = [actors.render("alma", {}, actors.Pose(), actors.Light(), size=256).image for _ in range(1)]
+    mixed = folder(tmp_path, "mixed", [faces_of[0], np.zeros((256, 256, 3), np.uint8)])
+    code, out, err = run("encode", mixed, tmp_path / "out.csv", "--json")
+    assert code == 0, err
+    assert json.loads(out)["without_face"] == 1 and "no face in 1 of 2 frames" in err
+    table = pd.read_csv(tmp_path / "out.csv")
+    assert table["face"].tolist() == [1, 0] and table["d1"].isna().tolist() == [False, True]
+
+
 def test_commands_refuse_in_one_sentence(run, tmp_path):
     rng = np.random.default_rng(0)
     mixed = folder(tmp_path, "mixed", [rng.integers(0, 255, (s, s, 3), np.uint8) for s in (64, 32)])
@@ -399,4 +518,4 @@ def test_commands_refuse_in_one_sentence(run, tmp_path):
     assert err.startswith("error: ") and err.count("\n") == 1
     assert not (tmp_path / "out.json").exists()
     with pytest.raises(UserError, match="faces, people, sprites, digits"):
-        dynamics.load("laptop", "cars")
+        dynamics.load("laptop", model="cars")

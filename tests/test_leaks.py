@@ -14,8 +14,8 @@ from PIL import Image
 from lib import config, data
 from lib.data import doubles, sprites
 from lib.data.entries import DataError, Role
+from lib.dynamics import experiments as dynamics_experiments
 from lib.dynamics import faces as dynamics_faces
-from lib.dynamics import tasks as dynamics_tasks
 from lib.faces import people
 from lib.restoration import images
 
@@ -174,7 +174,7 @@ def test_performances_of_rendered_people_are_divided():
 
 
 def test_people_of_chapter_7_are_divided_by_person_and_sprites_by_character():
-    parts = dynamics_faces.folds(82, dynamics_tasks.FOLDS)
+    parts = dynamics_faces.folds(82, dynamics_experiments.FOLDS)
     assert sorted(np.concatenate(parts)) == list(range(82))  # every person is held out once
     train, test = (set(sprites.split(name).tolist()) for name in ("train", "test"))
     assert len(train) == 1000 and len(test) == 296 and not train & test

@@ -1,6 +1,6 @@
 """Chapter 7: one static code for what the frames of a sequence share, one small dynamic code for each frame.
 
-model = load("laptop", "faces")
+model = load("laptop", model="faces")
 static, dynamic = model.codes(frames)       # (N, T, 3, 64, 64) in [0, 1] -> (N, S), (N, T, 2)
 swapped = model.decode(static[:1], dynamic[1:2])
 """
@@ -12,53 +12,36 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lib import config as configs
+from lib.config import nearest
 from lib.dynamics.config import DynamicsConfig
 from lib.dynamics.model import IMAGE, DisentanglingModel
 from lib.dynamics.sources import as_frames, check_sets
-from lib.dynamics.tasks import MODELS, make
 from lib.errors import UserError
-from lib.training import Task
 
-TASKS = MODELS
 SHIPPED = {"faces": "faces", "people": "people_0", "sprites": "sprites", "digits": "digits"}
-"""Models that `load` knows, and their tasks."""
+"""Models that `load` knows, and what they are trained as."""
 _MAX_FRAMES, _MAX_PIXELS = 1000, 64_000_000
 
-__all__ = ["SHIPPED", "TASKS", "DisentanglingModel", "DynamicsConfig", "load", "read_frames", "task"]
+__all__ = ["SHIPPED", "DisentanglingModel", "DynamicsConfig", "load", "read_frames"]
 
 
-def task(model: str, config: DynamicsConfig, seed: int = 0) -> Task:
-    """The training task of one of `TASKS`, freshly initialised from ``seed``."""
-    return make(model, config, seed)
-
-
-def load(preset: str = "laptop", model: str = "faces", device: str = "cpu") -> DisentanglingModel:
-    """A shipped (or own) trained model, ready to use.
+def load(preset: str = "laptop", *, model: str = "faces", device: str = "cpu", seed: int = 0) -> DisentanglingModel:
+    """A trained model, ready to use.
 
     Args:
-        preset: whose checkpoint.
+        preset: smoke, laptop or full.
         model: one of `SHIPPED`.
         device: see `lib.config.resolve_device`.
+        seed: that it was trained with.
 
     Raises:
-        UserError: no such model or preset, or nothing is trained for it.
+        UserError: no such model, preset or device, or nothing is trained for it: says how to train it.
     """
-    from lib.checkpoints import find, restore
+    from lib.store import load_model
 
     if model not in SHIPPED:
-        raise UserError(
-            f"there is no model {model!r}{configs.nearest(model, SHIPPED)}; there are: {', '.join(SHIPPED)}"
-        )
-    wanted = make(SHIPPED[model], configs.load("07_disentangled_dynamics", preset), 0)
-    found = find(wanted)
-    if found is None:
-        raise UserError(
-            f"nothing is trained for {wanted.name} at preset {preset}; run python -m lib.training {wanted.name} "
-            f"--preset {preset}"
-        )
-    restore(wanted, *found, configs.resolve_device(device))
-    return wanted.model
+        raise UserError(f"there is no model {model!r}{nearest(model, SHIPPED)}; there are: {', '.join(SHIPPED)}")
+    return load_model("dynamics", SHIPPED[model], preset, device, seed)
 
 
 def read_frames(folder: Path, channels: int = 3, notes: list[str] | None = None) -> tuple[list[str], torch.Tensor]:

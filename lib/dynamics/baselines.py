@@ -128,3 +128,16 @@ class Judge(nn.Module):
         features = self.features(self.trunk(frames.flatten(0, 1) - 0.5)).view(n, t, -1)
         looks = self.looks(features.mean(1)).view(n, self.attributes, self.values)
         return self.action(features.flatten(1)), looks
+
+
+class DigitJudge(nn.Module):
+    """Says which digit a frame shows. Trained on real digits, apart from the model that it judges."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.trunk = trunk(channels, width)
+        self.head = _head(features(width), 10, 128)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Frames ``(N, C, 64, 64)`` in [0, 1] to logits ``(N, 10)``."""
+        return self.head(self.trunk(frames - 0.5))

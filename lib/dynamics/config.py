@@ -56,6 +56,16 @@ class FacesConfig(Config):
     frames: int = Field(ge=8, le=1000, description="frames of each")
 
 
+class AudienceConfig(Config):
+    """A rendered audience that watches one film."""
+
+    viewers: int = Field(ge=2, le=500)
+    seconds: int = Field(ge=20, le=600, description="length of the film; one frame a second of each viewer")
+    examples: int = Field(
+        ge=2, le=100, description="other people, of whom one labelled frame of each expression is known"
+    )
+
+
 class DynamicsConfig(Config):
     """All of chapter 7."""
 
@@ -65,8 +75,10 @@ class DynamicsConfig(Config):
     ablation: ModelConfig
     judge: JudgeConfig
     digits: ModelConfig
+    digit_judge: JudgeConfig
     faces: FaceModelConfig
     rendered: FacesConfig
     people: FaceModelConfig
     real: Literal["london", "rendered"] = Field(description="real people, or rendered ones to test the path")
+    viewers: AudienceConfig
     evaluated: int = Field(ge=8, le=2664, description="test clips of sprites that are judged")

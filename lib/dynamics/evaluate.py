@@ -11,16 +11,19 @@ import torch
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import r2_score
+from sklearn.model_selection import GroupKFold, cross_val_predict
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from lib.data import sprites as sprite_data
-from lib.dynamics.baselines import Judge, PlainVAE
-from lib.dynamics.model import all_pairs
-from lib.dynamics.sources import SpriteSets, as_frames
-from lib.metrics import psnr
+from lib.dynamics.baselines import DigitJudge, Judge, PlainVAE
+from lib.dynamics.model import DisentanglingModel, all_pairs
+from lib.dynamics.sources import DigitSets, SpriteSets, as_frames
+from lib.store import to_images
+from lib.vision.metrics import psnr
 
 BATCH = 32
 
@@ -229,3 +232,78 @@ def by_count(model, judge: Judge, clips: Clips, counts: tuple[int, ...] = (1, 2,
             }
         )
     return pd.DataFrame(rows)
+
+
+def classified(codes: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Classes predicted by the 9 nearest neighbours, cross-validated so that nobody is on both sides: ``(N,)``.
+
+    Args:
+        codes: ``(N, K)``.
+        labels: ``(N,)``.
+        groups: who it is, ``(N,)``.
+    """
+    model = make_pipeline(StandardScaler(), KNeighborsClassifier(9))
+    return cross_val_predict(model, codes, labels, groups=groups, cv=GroupKFold(5))
+
+
+@torch.no_grad()
+def people_codes(model: DisentanglingModel, sets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Codes of uint8 sets ``(N, T, 64, 64, 3)``: ``(N, S)`` and ``(N, T, D)``."""
+    static, dynamic = model.codes(as_frames(sets))
+    return static.numpy(), dynamic.numpy()
+
+
+@torch.no_grad()
+def codes_from_few(model: DisentanglingModel, frames: np.ndarray, count: int = 8) -> np.ndarray:
+    """Dynamic codes ``(N, T, D)`` of uint8 sets, their static codes inferred from ``count`` frames of each."""
+    sets = as_frames(frames)
+    some = np.linspace(0, sets.shape[1] - 1, min(count, sets.shape[1])).astype(int)
+    return model.dynamic(sets, model.static(sets[:, some]).mean).mean.numpy()
+
+
+@torch.no_grad()
+def swap_grid(model: TwoCodes, static: Tensor, dynamic: Tensor, time: int = 0) -> np.ndarray:
+    """Static code of the row, dynamics of the column: uint8 tiles ``(N + 1, M + 1, 64, 64, 3)``.
+
+    The first row shows the frames that the dynamics come from, the first column one frame of each sequence that the
+    static codes come from; the corner is black.
+
+    Args:
+        static: sequences ``(N, T, C, 64, 64)``.
+        dynamic: single frames of other sequences with their sequences: ``(M, T, C, 64, 64)``.
+        time: which frame of each sequence is shown and, for ``dynamic``, used.
+    """
+    s, _ = model.codes(static)
+    _, d = model.codes(dynamic)
+    n, m = len(s), len(d)
+    decoded = model.decode(s, d[None, :, time].expand(n, -1, -1))
+    tiles = np.zeros((n + 1, m + 1, *decoded.shape[-2:], 3), np.uint8)
+    tiles[0, 1:] = to_images(dynamic[:, time])
+    tiles[1:, 0] = to_images(static[:, time])
+    tiles[1:, 1:] = to_images(decoded)
+    return tiles
+
+
+@torch.no_grad()
+def digit_swaps(
+    model: DisentanglingModel, judge: DigitJudge, source: DigitSets, frames: Tensor, static: Tensor, dynamic: Tensor
+) -> pd.DataFrame:
+    """What class the judge reads from the first frame of each digit: as it is, reconstructed, and swapped.
+
+    Args:
+        source: whose first N digits they are. frames: ``(N, T, 1, 64, 64)``, with codes ``static (N, S)`` and
+            ``dynamic (N, T, D)``.
+
+    Returns:
+        one row a digit: ``label``, and the class read from ``real``, ``reconstruction``, ``swap`` (dynamics of the
+        next digit) and ``unswapped`` (that digit's own frame, what a swap that does nothing would show).
+    """
+    after = torch.roll(torch.arange(len(frames)), -1)
+    shown = {
+        "real": frames[:, 0],
+        "reconstruction": model.decode(static, dynamic[:, :1])[:, 0],
+        "swap": model.decode(static, dynamic[after, :1])[:, 0],
+        "unswapped": frames[after, 0],
+    }
+    read = {name: judge(images).argmax(1).numpy() for name, images in shown.items()}
+    return pd.DataFrame({"label": source.labels[: len(frames)].numpy(), **read})

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from lib.checkpoints import file_hash
 from lib.data import actors, identity, made_once, people
 from lib.data.actors.pack import PATH as PACK
 from lib.dynamics.config import FacesConfig
 from lib.dynamics.model import IMAGE
 from lib.dynamics.sources import FrameSets
+from lib.store import file_hash
 
 EXPRESSIONS = ("neutral", "smile", "surprise", "anger", "sadness", "disgust", "pucker")
 """The classes of the rendered faces."""
-VERSION = 1
+_RECIPE = 1  # first of all seeds; another one gives other people
 _CLOSE = actors.Pose(shift=(0.0, -0.06), scale=1.7)  # the face fills the picture
 UNSEEN = 100_000
 """Seeds of the people that no model is trained on start here."""
@@ -39,7 +40,7 @@ class Labelled(NamedTuple):
 
 def _somebody(seed: int) -> tuple[actors.Identity, actors.Light]:
     """The person of a seed (the first ones are the actors with names) and the light on the person."""
-    rng = np.random.default_rng([VERSION, seed])
+    rng = np.random.default_rng([_RECIPE, seed])
     who = actors.identity(actors.IDENTITIES[seed]) if seed < len(actors.IDENTITIES) else actors.random_identity(seed)
     return who, actors.Light(direction=(float(rng.uniform(-0.8, 0.8)), float(rng.uniform(0.1, 0.9)), 1.0))
 
@@ -50,15 +51,12 @@ def person(seed: int, frames: int) -> Labelled:
     Light and background are the person's own, the head looks straight ahead; each frame adds a little of everything.
     """
     who, light = _somebody(seed)
-    rng = np.random.default_rng([VERSION, seed, 1])
+    rng = np.random.default_rng([_RECIPE, seed, 1])
     expressions = rng.permutation(np.arange(frames) % len(EXPRESSIONS))
     strengths = rng.uniform(0.55, 1.1, frames)
     pictures = []
     for expression, strength in zip(expressions, strengths, strict=True):
-        weights = actors.blend({EXPRESSIONS[expression]: float(strength)})
-        for name in rng.choice(actors.ARKIT, 4, replace=False):
-            if name not in ("tongueOut", "jawOpen"):
-                weights[name] = float(np.clip(weights.get(name, 0.0) + rng.uniform(0, 0.1), 0, 1.5))
+        weights = _disturbed(actors.blend({EXPRESSIONS[expression]: float(strength)}), rng)
         pictures.append(actors.render(who, weights, _CLOSE, light, size=IMAGE, background=seed).image)
     return Labelled(np.array(pictures)[None], expressions[None], strengths[None])
 
@@ -66,7 +64,7 @@ def person(seed: int, frames: int) -> Labelled:
 @functools.lru_cache(maxsize=1)
 def rendered_identity() -> dict[str, str]:
     """What decides the rendered frames beside their seeds: the pack of heads and the version of this recipe."""
-    return {"actors": file_hash(PACK), "faces": f"version {VERSION}"}
+    return {"actors": file_hash(PACK), "faces": f"version {_RECIPE}"}
 
 
 def rendered(first: int, count: int, frames: int) -> Labelled:
@@ -78,6 +76,28 @@ def rendered(first: int, count: int, frames: int) -> Labelled:
 
     settings = {**rendered_identity(), "first": first, "count": count, "frames": frames}
     return Labelled(**made_once("rendered/expressions", settings, make))
+
+
+def portraits(seed: int, shown: Sequence[tuple[str, float]]) -> np.ndarray:
+    """A person with named expressions in given strengths, one frame each: uint8 ``(T, 64, 64, 3)``.
+
+    Each frame adds a little of everything, as `person` does.
+    """
+    who, light = _somebody(seed)
+    rng = np.random.default_rng([_RECIPE, seed, 2])
+    frames = []
+    for name, strength in shown:
+        weights = _disturbed(actors.blend({name: float(strength)}) if strength else {}, rng)
+        frames.append(actors.render(who, weights, _CLOSE, light, size=IMAGE, background=seed).image)
+    return np.array(frames)
+
+
+def _disturbed(weights: dict[str, float], rng: np.random.Generator) -> dict[str, float]:
+    """Weights with a little of four more shapes."""
+    for name in rng.choice(actors.ARKIT, 4, replace=False):
+        if name not in ("tongueOut", "jawOpen"):
+            weights[name] = float(np.clip(weights.get(name, 0.0) + rng.uniform(0, 0.1), 0, 1.5))
+    return weights
 
 
 def film(seed: int, stations: tuple[str, ...], each: int = 12) -> np.ndarray:

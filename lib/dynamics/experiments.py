@@ -1,4 +1,4 @@
-"""Training tasks of chapter 7: what `lib.training` runs for each model."""
+"""What chapter 7 trains: tasks, and the names they are declared under."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import Tensor
 from lib import data
 from lib.data import sprites as sprite_data
 from lib.dynamics import faces, sources
-from lib.dynamics.baselines import Judge, OrderedModel, PlainVAE
+from lib.dynamics.baselines import DigitJudge, Judge, OrderedModel, PlainVAE
 from lib.dynamics.config import DynamicsConfig, FaceModelConfig, JudgeConfig, ModelConfig
 from lib.dynamics.model import DisentanglingModel, Terms, all_pairs
-from lib.metrics import psnr
-from lib.training import Task
+from lib.training import Task, task
+from lib.vision.metrics import psnr
 
 VALIDATED = 64
 """Sets of the test split that the final metrics are measured on."""
@@ -250,6 +250,80 @@ class JudgeTask(Task):
         }
 
 
+class DigitJudgeTask(Task):
+    """Which digit a frame shows: learned from real digits, moved and turned as the models see them."""
+
+    def __init__(self, name: str, config: JudgeConfig, seed: int) -> None:
+        super().__init__(name=name, config=config, seed=seed)
+        self.model = DigitJudge(sources.DigitSets.channels, config.width)
+
+    data_identity = DigitsTask.data_identity
+
+    def setup_data(self, device: torch.device) -> None:
+        self.train_source, self.test_source = sources.DigitSets("train"), sources.DigitSets("test")
+
+    def batch(self, step: int, rank: int = 0, world_size: int = 1) -> tuple[Tensor, Tensor]:
+        index = self.indices(len(self.train_source.images), step, rank, world_size)
+        frames, _ = self.train_source.sets(index, 1)
+        return frames[:, 0].to(self.device), self.train_source.labels[index].to(self.device)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], step: int) -> Iterator:
+        frames, labels = batch
+        # half of the frames are blurred: what a decoder draws is softer than a scan, and must not decide
+        soft = F.avg_pool2d(frames, 3, 1, 1)
+        logits = self.model(torch.where(torch.rand(len(frames), 1, 1, 1, device=frames.device) < 0.5, soft, frames))
+        loss = F.cross_entropy(logits, labels)
+        yield "model", loss, {"accuracy": (logits.argmax(1) == labels).float().mean()}
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        frames, _ = self.test_source.sets(torch.arange(len(self.test_source.images)), 1)
+        found = torch.cat([self.model(part.to(self.device)).argmax(1).cpu() for part in frames[:, 0].split(500)])
+        return {"accuracy": (found == self.test_source.labels).float().mean().item()}
+
+
+# ------------------------------------------------------------------------------------------------------------ declared
+
+
+@task("sprites")
+def sprites(chapter: DynamicsConfig, seed: int) -> Task:
+    return SpritesTask("dynamics.sprites", chapter.sprites, chapter, seed, "ours", "recording")
+
+
+@task("ordered")
+def ordered(chapter: DynamicsConfig, seed: int) -> Task:
+    return OrderedTask("dynamics.ordered", chapter.ordered, chapter, seed)
+
+
+@task("judge")
+def judge(chapter: DynamicsConfig, seed: int) -> Task:
+    return JudgeTask("dynamics.judge", chapter.judge, chapter, seed)
+
+
+@task("digits")
+def digits(chapter: DynamicsConfig, seed: int) -> Task:
+    return DigitsTask("dynamics.digits", chapter.digits, seed, sources.DigitSets.channels)
+
+
+@task("digit_judge")
+def digit_judge(chapter: DynamicsConfig, seed: int) -> Task:
+    return DigitJudgeTask("dynamics.digit_judge", chapter.digit_judge, seed)
+
+
+@task("faces")
+def faces_model(chapter: DynamicsConfig, seed: int) -> Task:
+    return FacesTask("dynamics.faces", chapter.faces, chapter, seed)
+
+
+FOLDS = 2
+"""Parts that the real people are divided into: each is held out by one model."""
+
+
+@task("people_{}", [str(fold) for fold in range(FOLDS)])
+def people(chapter: DynamicsConfig, seed: int, key: str) -> Task:
+    return PeopleTask(f"dynamics.people_{key}", chapter.people, chapter, seed, int(key))
+
+
 ABLATIONS: dict[str, tuple[str, str, dict]] = {
     # kind, grouping, changes of the config
     "reference": ("ours", "recording", {}),
@@ -259,32 +333,21 @@ ABLATIONS: dict[str, tuple[str, str, dict]] = {
     "single": ("single", "recording", {}),
     "vae": ("vae", "recording", {}),
 }
-FOLDS = 2
-"""Parts that the real people are divided into: each is held out by one model."""
-MODELS = (
-    *("sprites", "ordered", "judge", "digits", "faces"),
-    *(f"people_{fold}" for fold in range(FOLDS)),
-    *(f"ablation_{variant}" for variant in ABLATIONS),
-    *("ablation_faces_shared", "ablation_faces_own"),
-)
 
 
-def make(model: str, chapter: DynamicsConfig, seed: int) -> Task:
-    """The task of one of `MODELS`, freshly initialised from ``seed``."""
-    name = f"dynamics.{model}"
-    if model.startswith("ablation_faces"):
-        recipe = chapter.faces.train.model_copy(update={"steps": chapter.ablation.train.steps})
-        changes = {"train": recipe} | ({} if model.endswith("shared") else {"shared": 0.0})
-        return FacesTask(name, chapter.faces.model_copy(update=changes), chapter, seed)
-    if model.startswith("ablation_"):
-        kind, grouping, changes = ABLATIONS[model.removeprefix("ablation_")]
-        config = chapter.ablation.model_copy(update=changes)
-        return SpritesTask(name, config, chapter, seed, kind, grouping)
-    if model.startswith("people_"):
-        return PeopleTask(name, chapter.people, chapter, seed, int(model.removeprefix("people_")))
-    if model == "digits":
-        return DigitsTask(name, chapter.digits, seed, sources.DigitSets.channels)
-    if model == "sprites":
-        return SpritesTask(name, chapter.sprites, chapter, seed, "ours", "recording")
-    classes = {"ordered": OrderedTask, "judge": JudgeTask, "faces": FacesTask}
-    return classes[model](name, getattr(chapter, model), chapter, seed)
+@task("ablation_{}", ABLATIONS)
+def ablation(chapter: DynamicsConfig, seed: int, key: str) -> Task:
+    kind, grouping, changes = ABLATIONS[key]
+    config = chapter.ablation.model_copy(update=changes)
+    return SpritesTask(f"dynamics.ablation_{key}", config, chapter, seed, kind, grouping)
+
+
+FACE_ABLATIONS: dict[str, dict] = {"shared": {}, "own": {"shared": 0.0}}
+"""Likelihoods of rendered faces: with an error that the frames of a sequence share, and without."""
+
+
+@task("ablation_faces_{}", FACE_ABLATIONS)
+def face_ablation(chapter: DynamicsConfig, seed: int, key: str) -> Task:
+    recipe = chapter.faces.train.model_copy(update={"steps": chapter.ablation.train.steps})
+    config = chapter.faces.model_copy(update={"train": recipe} | FACE_ABLATIONS[key])
+    return FacesTask(f"dynamics.ablation_faces_{key}", config, chapter, seed)
