@@ -202,8 +202,8 @@ def real_clip(name: str, speaker: str) -> list[np.ndarray]:
 
 def clip_faces(path: Path, side: int, boxes: int = 8, window: int = 7) -> Faces:
     """The aligned faces of one clip; frames without a face are left out."""
-    from lib.vision import video
     from lib.faces.detect import DlibDetector, track
+    from lib.vision import video
 
     found = track(video.read(path), DlibDetector(boxes), "largest", window)
     if not found.found.any():
