@@ -276,7 +276,7 @@ def compositing_table(network: Comb, pairs: Iterable[tuple[str, str]], frames: i
     Returns:
         ``method, target, source, frame``, then ``light`` (stops), ``contrast`` (relative) and ``seam`` (grey levels a
         pixel) against the target's own face, and ``light_truth`` and ``contrast_truth`` against the exact swap, whose
-        skin is the source's.
+        skin is the source's. ``unswapped`` is the target itself.
     """
     rows, size = [], side(network.level)
     for target, source in pairs:
@@ -284,19 +284,10 @@ def compositing_table(network: Comb, pairs: Iterable[tuple[str, str]], frames: i
         for index, (out, each) in enumerate(zip(answer(network, found, source), found, strict=True)):
             right, plate = (image.astype(np.float32) / 255 for image in (each.source, each.target))
             mask, core = masks(each.target_landmarks, size)
-            for name in METHODS:
-                shown = composite(out, plate, mask, name)
-                rows.append(
-                    {
-                        "method": name,
-                        "target": target,
-                        "source": source,
-                        "frame": index * every,
-                        "light": light_error(shown, plate, core),
-                        "contrast": contrast_error(shown, plate, core),
-                        "seam": seam(shown, plate, mask),
-                        "light_truth": light_error(shown, right, core),
-                        "contrast_truth": contrast_error(shown, right, core),
-                    }
-                )
+            shown = {name: composite(out, plate, mask, name) for name in METHODS} | {"unswapped": plate}
+            for name, picture in shown.items():
+                row = {"method": name, "target": target, "source": source, "frame": index * every}
+                row |= {"light": light_error(picture, plate, core), "contrast": contrast_error(picture, plate, core)}
+                row |= {"seam": seam(picture, plate, mask), "light_truth": light_error(picture, right, core)}
+                rows.append(row | {"contrast_truth": contrast_error(picture, right, core)})
     return pd.DataFrame(rows)

@@ -1,4 +1,4 @@
-"""Figures and tables of chapter 3, each with its name and its caption."""
+"""Figures of chapter 3, each with its name and its caption."""
 
 from __future__ import annotations
 
@@ -11,15 +11,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lib import plotting
-from lib.claims.intervals import estimate
 from lib.faces import study
 from lib.faces.evaluate import JUDGES
-from lib.faces.expression import OPENINGS, REGIONS
+from lib.faces.expression import REGIONS
 from lib.faces.stability import TRACKS
-from lib.plotting import COLOURS, INK, MUTED, Diagram, curve, declare_figure, declare_table
+from lib.plotting import COLOURS, INK, MUTED, Diagram, curve, declare_figure
 
 Drawn = tuple[Figure, Any]
-ACTORS = "rendered actors (MakeHuman, CC0)"
 LABELS = {
     "plain": "plain",
     "contrast": "contrast",
@@ -32,34 +30,6 @@ LABELS = {
     "unswapped": "null: not\nswapped",
 }
 """Ways of compositing, as pictures name them."""
-FORMATS = {
-    "ssim": ".3f",
-    "psnr": ".1f",
-    "lpips": ".3f",
-    "change over time": ".2f",
-    **{f"gain {region}": ".2f" for region in REGIONS},
-    **{f"cosine {region}": ".2f" for region in REGIONS},
-    **{f"r {opening.replace('_', ' ')}": ".2f" for opening in OPENINGS},
-    **{f"{judge} retrieved": ".0f" for judge in JUDGES},
-    **{f"{judge} margin": "+.3f" for judge in JUDGES},
-    "light": ".3f",
-    "contrast": ".3f",
-    "seam": "+.2f",
-    "light to truth": ".3f",
-    "contrast to truth": ".3f",
-    "jitter": ".2f",
-    "error": ".2f",
-    "seconds": ".2f",
-    "kept": ".1f",
-    "parameters": ".2f",
-    "minutes": ".0f",
-    "comb": ".1f",
-    "separate decoders": ".1f",
-    "a two-decoder network for each pair": ".1f",
-}
-"""How the columns of the chapter's tables are written."""
-BEST = {"ssim": "max", "psnr": "max", "lpips": "min", "change over time": "min"}
-BEST |= {name: "max" for name in FORMATS if name.startswith(("gain", "cosine", "r ", "dlib", "facenet"))}
 
 
 @declare_figure(
@@ -108,19 +78,11 @@ def comb(target: np.ndarray, outputs: Mapping[str, np.ndarray]) -> Figure:
     return d.fig
 
 
-@declare_table(
-    "parameters_table", "Parameters in millions at the published size against the number of people.", FORMATS
-)
-def parameters_table(table: pd.DataFrame) -> pd.DataFrame:
-    """`lib.faces.study.parameters`, as it is."""
-    return table
-
-
 @declare_figure(
     "parameters",
     "Parameters at the published size against the number of people: one comb, and one decoder for each person.",
 )
-def parameters(table: pd.DataFrame) -> Drawing:
+def parameters(table: pd.DataFrame) -> Drawn:
     """Parameters against the number of people (`lib.faces.study.parameters`)."""
     fig, ax = plt.subplots(figsize=plotting.size(2.3, half=True))
     comb, separate = (table[name].diff().iloc[1] for name in ("comb", "separate decoders"))
@@ -244,70 +206,10 @@ def gains(table: pd.DataFrame, names: Mapping[str, str], wanted: Mapping[str, fl
     return fig, table
 
 
-def gain_table(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Gain of each region with its interval over pairs: ``method, region, gain, low, high, pairs``."""
-    rows = []
-    for name, table in tables.items():
-        pairs = (table["target"] + "/" + table["source"]).to_numpy()
-        for region in REGIONS:
-            sums = table[[f"{region}_to", f"{region}_tt"]]
-            found = estimate(sums, "ratio", column=f"{region}_to/{region}_tt", groups=pairs)
-            row = {"method": name, "region": region, "gain": found.value, "low": found.low, "high": found.high}
-            rows.append(row | {"pairs": found.n})
-    return pd.DataFrame(rows)
-
-
-def _named(table: pd.DataFrame, titles: Mapping[str, str]) -> pd.DataFrame:
-    """Methods by the names that tables show, and columns without underscores."""
-    table = table.assign(method=table["method"].map(titles)).rename(columns={"temporal": "change over time"})
-    return table.rename(columns=lambda name: name.replace("_", " "))
-
-
-@declare_table(
-    "expression",
-    "What each method shows of the performance: gain and cosine of the change by the expression, correlation of the "
-    "openings of eyes and mouth with the truth within pairs, error of the change over time (0 perfect, 1 a still "
-    "picture); {n:,} frames of {pairs} pairs of {credit}, unseen performances, stored, preset {preset}.",
-    FORMATS,
-    BEST,
-)
-def expression(table: pd.DataFrame) -> pd.DataFrame:
-    """Columns of `lib.faces.study.summary` that a face without expression fails."""
-    columns = [f"{kind}_{region}" for kind in ("gain", "cosine") for region in REGIONS]
-    columns += [f"r_{opening}" for opening in OPENINGS]
-    return _named(table[["method", *columns, "temporal"]], study.METHODS)
-
-
-@declare_table(
-    "likeness",
-    "How like the truth each method's answer is, inside the hull: a face *without* the expression is more like it than "
-    "the network, so none of these columns is evidence of a performance; {credit}, stored, preset {preset}.",
-    FORMATS,
-    BEST,
-)
-def likeness(table: pd.DataFrame) -> pd.DataFrame:
-    """SSIM, PSNR and LPIPS of `lib.faces.study.summary`."""
-    return _named(table[["method", "ssim", "psnr", "lpips"]], study.METHODS)
-
-
-@declare_table(
-    "identity_table",
-    "Whose face it is, among all {people}: percent of composites retrieved as the source, and the mean margin of the "
-    "cosine over the nearest other person, by two judges; FaceNet has no part in the pipeline; {credit}, stored, "
-    "preset {preset}.",
-    FORMATS,
-    BEST,
-)
-def identity_table(table: pd.DataFrame) -> pd.DataFrame:
-    """Retrieval and margin of `lib.faces.study.summary`."""
-    columns = [f"{judge}_{kind}" for judge in JUDGES for kind in ("retrieved", "margin")]
-    return _named(table[["method", *columns]], study.METHODS)
-
-
 @declare_figure(
     "identity",
-    "Each dot a swap: cosine of its embedding with the source, and the highest with anybody else in the cast; {credit}, "
-    "stored, preset {preset}.",
+    "Each dot a swap: cosine of its embedding with the source, and the highest with anybody else in the cast; "
+    "{credit}, stored, preset {preset}.",
 )
 def identity(table: pd.DataFrame) -> Drawn:
     """Swaps of the network and targets that were not swapped, by both judges."""
@@ -357,26 +259,6 @@ def compositing(target: np.ndarray, answer: np.ndarray, ways: Mapping[str, np.nd
     return plotting.image_grid([*tiles, *changed], rows=2, col_titles=titles, tile=0.62, gap=0.03)
 
 
-def compositing_means(table: pd.DataFrame) -> pd.DataFrame:
-    """Mean of each way of compositing, in the order of `LABELS`."""
-    names = {"light_truth": "light to truth", "contrast_truth": "contrast to truth"}
-    means = table.groupby("method")[["light", "contrast", "seam", *names]].mean().loc[list(LABELS)]
-    return means.rename(columns=names).reset_index()
-
-
-@declare_table(
-    "compositing_means",
-    "Light (stops), contrast (relative) and seam (grey levels a pixel) against the target, in which the target itself "
-    "is perfect; and light and contrast against the exact swap, whose skin is the source's; {credit}, stored, preset "
-    "{preset}.",
-    FORMATS,
-    {name: "min" for name in ("light", "contrast", "light to truth", "contrast to truth")},
-)
-def compositing_table(means: pd.DataFrame) -> pd.DataFrame:
-    """`compositing_means`, as pictures name them."""
-    return means.assign(method=means["method"].map(lambda name: LABELS[name].replace("\n", " ")))
-
-
 @declare_figure("compositing_scores", "Means over {n:,} swaps of all pairs of {credit}; stored, preset {preset}.")
 def compositing_scores(means: pd.DataFrame) -> Drawn:
     """Light error against the target and against the exact swap: the first can be had by not swapping at all."""
@@ -414,19 +296,6 @@ def landmark_traces(found: Mapping[str, np.ndarray], exact: np.ndarray | None = 
     return fig, pd.DataFrame({"frame": np.arange(len(height)), **columns})
 
 
-@declare_table(
-    "stability",
-    "Jitter (RMS second difference, pixels) and distance to the exact landmarks (pixels; rendered only, each landmark's "
-    "mean removed): {n} clips, {credit} and {real}; stored, preset {preset}. What does not move has no jitter.",
-    FORMATS,
-    {"error": "min"},
-)
-def stability(table: pd.DataFrame) -> pd.DataFrame:
-    """Means over the clips of each kind."""
-    means = table.groupby(["kind", "track"], sort=False)[["jitter", "error"]].mean()
-    return means.reset_index().replace({"track": TRACKS})
-
-
 @declare_figure(
     "timings",
     "Milliseconds a frame of 288 x 288 pixels, faces of {side} pixels, CPU threads: {threads}, landmarks averaged over "
@@ -443,41 +312,12 @@ def stages(table: pd.DataFrame) -> Drawn:
     return fig, table
 
 
-@declare_table(
-    "level_costs",
-    "One training step of one image at every level, published widths, CPU: parameters that take part (millions), what "
-    "is kept for the backward pass (megabytes), seconds; stored.",
-    FORMATS,
-)
-def level_costs(table: pd.DataFrame) -> pd.DataFrame:
-    """`lib.faces.study.level_costs`, as it is."""
-    return table
-
-
 @declare_figure("late", "Synthetic: the branch added later; the first column reconstructs; {credit}, preset {preset}.")
 def late(performs: Sequence[np.ndarray], shown: Sequence[np.ndarray], names: Sequence[str]) -> Figure:
     """Who performs above the new face."""
     return plotting.image_grid(
         [*performs, *shown], rows=2, col_titles=list(names), row_titles=["performs", "new face"], tile=0.95, gap=0.03
     )
-
-
-@declare_table(
-    "late_means",
-    "Unseen frames reconstructed: by the people who were trained together, by the branch added later, and of the same "
-    "person by the branch that it started from; {credit}, stored, preset {preset}.",
-    FORMATS,
-)
-def late_means(table: pd.DataFrame) -> pd.DataFrame:
-    """Mean of each row of `lib.faces.study.late` by who it is."""
-    means = table.groupby("who", sort=False)[["ssim", "psnr"]].mean()
-    return means.assign(people=table.groupby("who")["person"].nunique()).reset_index()
-
-
-@declare_table("cost_of_training", "What each network that ships took, one core of a busy machine; stored.", FORMATS)
-def cost_of_training(table: pd.DataFrame) -> pd.DataFrame:
-    """`lib.faces.study.training`, as it is."""
-    return table
 
 
 def explored(images: Mapping[str, np.ndarray], scores: Mapping[str, float]) -> Figure:
