@@ -89,6 +89,21 @@ def summary(table: pd.DataFrame, by: str = "method") -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def correlation(rows: pd.DataFrame, opening: str) -> float:
+    """Correlation of one of `lib.faces.expression.OPENINGS` with the truth within the pairs, in column ``pair``."""
+    return agreement(rows[opening], rows[f"{opening}_truth"], rows["pair"])[0]
+
+
+def ahead(rows: pd.DataFrame, way: str) -> float:
+    """By how much a way of compositing is better than the better one of plain multi-band and Poisson blending.
+
+    Args:
+        rows: one error a frame, a column for each way.
+        way: its name.
+    """
+    return float(rows[["plain", "poisson"]].mean().min() - rows[way].mean())
+
+
 def retrieval(part: pd.DataFrame) -> dict[str, float]:
     """Retrieval in percent and margin by each judge, over the rows of one method."""
     found = {}
