@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import zlib
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from lib.entropy import LARGEST, BitstreamError, SymbolDecoder, SymbolEncoder
+from lib.coding import LARGEST, BitstreamError, SymbolDecoder, SymbolEncoder
 from lib.errors import UserError
 from lib.microdosing import motion, side, stream
 from lib.microdosing.codec import Codec, LatentCoder, latent_size
@@ -446,7 +447,7 @@ def test_large_frames_of_a_few_bytes_are_not_decoded(codec, data):
 
 
 def test_hostile_side_information():
-    from lib.entropy import varint
+    from lib.coding import varint
 
     for sizes in ((512, 32, 3, 8), (0, 1, 1, 8), (4, 33, 1, 8), (4, 1, 2, 8), (4, 1, 1, 9), (60000, 1, 1, 8)):
         with pytest.raises(BitstreamError):
@@ -503,3 +504,14 @@ def test_latent_size():
 def test_coder_counts_its_symbols(codec):
     assert isinstance(codec.residuals, LatentCoder)
     assert codec.latents.count(8, 12) == 8 * 2 * 3 + 6 * 8 * 12
+
+
+# ---------------------------------------------------------------------------------------------------------- old streams
+
+
+def test_a_file_written_before_lib_coding_decodes():
+    """Three frames with motion and a student, by weights drawn from a seed; pixels come from float networks."""
+    data = (Path(__file__).parent / "golden" / "streams" / "moving.mdc").read_bytes()
+    frames = list(tiny_codec().decompress_sequence(data))
+    assert len(frames) == 3 and frames[0].shape == (70, 90, 3)
+    assert [float(frame.mean()) for frame in frames] == pytest.approx([121.011, 120.946, 121.0], abs=0.05)

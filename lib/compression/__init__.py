@@ -7,17 +7,39 @@ image = codec.decompress(data)                  # all levels, or the coarser one
 
 from __future__ import annotations
 
-from lib.compression.bitstream import BitstreamError
-from lib.compression.codec import Codec, load, read_image
-from lib.compression.config import ChapterConfig
-from lib.compression.tasks import MODELS, make
-from lib.training import Task
+import importlib
+from typing import TYPE_CHECKING, Any
 
-TASKS = MODELS
+if TYPE_CHECKING:
+    from lib.compression.codec import Codec
 
-__all__ = ["TASKS", "BitstreamError", "ChapterConfig", "Codec", "load", "read_image", "task"]
+# when they are first needed: to say what a file holds takes neither torch nor a model
+_HOMES = {"BitstreamError": "lib.coding.container", "Codec": "lib.compression.codec"}
+_HOMES |= {"ChapterConfig": "lib.compression.config", "read_image": "lib.compression.codec"}
+
+__all__ = ["BitstreamError", "ChapterConfig", "Codec", "load", "read_image"]
 
 
-def task(model: str, config: ChapterConfig, seed: int = 0) -> Task:
-    """The training task of one of `TASKS`, freshly initialised from ``seed``."""
-    return make(model, config, seed)
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def load(preset: str = "laptop", *, model: str = "codec", device: str = "cpu", seed: int = 0) -> Codec:
+    """The codec that ships for ``preset``, ready to use.
+
+    Args:
+        preset: smoke, laptop or full.
+        model: "codec", or "ablation_reference", ... (`python -m lib.training --list`).
+        device: see `lib.config.resolve_device`.
+        seed: that it was trained with.
+
+    Raises:
+        UserError: no such model, preset or device, or nothing is trained for it: says how to train it.
+    """
+    from lib.compression.codec import Codec
+    from lib.config import resolve_device
+    from lib.store import load_model
+
+    return Codec(load_model("compression", model, preset, "cpu", seed), str(resolve_device(device)))

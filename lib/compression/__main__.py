@@ -67,8 +67,8 @@ def _read(path: Path) -> bytes:
 
 
 def _encode(arguments: argparse.Namespace) -> dict[str, Any]:
-    from lib.compression.bitstream import MAX_PIXELS, check_size
-    from lib.compression.codec import load
+    from lib.coding.container import MAX_PIXELS, check_size
+    from lib.compression import load
     from lib.vision import images
     from lib.vision.write import Output, told
 
@@ -76,7 +76,7 @@ def _encode(arguments: argparse.Namespace) -> dict[str, Any]:
     picture = images.read(arguments.input, most=MAX_PIXELS)
     image = picture.pixels
     check_size(image.shape[1], image.shape[0])
-    codec = load(arguments.preset, arguments.device)
+    codec = load(arguments.preset, device=arguments.device)
     notes = told(picture.converted, picture.dropped)
     height, width = image.shape[:2]
     _say(f"encoding {width} x {height} pixels at quality {arguments.quality:g} ...")
@@ -96,8 +96,8 @@ def _encode(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _decode(arguments: argparse.Namespace) -> dict[str, Any]:
+    from lib.compression import load
     from lib.compression.bitstream import unpack
-    from lib.compression.codec import load
     from lib.vision.write import Output, image_bytes, image_format
 
     out = Output(arguments.output, arguments.input)  # refuse names before the work
@@ -105,7 +105,7 @@ def _decode(arguments: argparse.Namespace) -> dict[str, Any]:
     data = _read(arguments.input)
     if unpack(data)[0].grey is False:
         image_format(arguments.output, (1, 1, 3))
-    codec = load(arguments.preset, arguments.device)
+    codec = load(arguments.preset, device=arguments.device)
     _say(f"decoding {len(data)} bytes ...")
     start = time.perf_counter()
     image = codec.decompress(data, arguments.levels)
@@ -115,7 +115,7 @@ def _decode(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _info(arguments: argparse.Namespace) -> dict[str, Any]:
-    from lib.compression.bitstream import STEP_UNIT, VERSION, unpack
+    from lib.compression.bitstream import STEP_UNIT, unpack
 
     data = _read(arguments.input)
     header, levels = unpack(data)
@@ -125,7 +125,9 @@ def _info(arguments: argparse.Namespace) -> dict[str, Any]:
         "width": header.width,
         "height": header.height,
         "channels": 1 if header.grey else 3,
-        "version": VERSION,
+        "version": header.version,
+        "stable": header.stable,  # whether coding the decoded image again changes nothing; null: an old file
+        "lossless": header.lossless,
         "model": header.model.hex(),
         "step_size": header.step * STEP_UNIT,
         "levels": len(levels),

@@ -1,96 +1,36 @@
-"""The file format and its entropy coder: rANS (CompressAI's) with integer tables, in a container that checks itself.
+"""The file format ``.flow``: a header that checks itself, and one part for each level, the coarsest first.
 
     "FLWC" | version | flags | model id (4) | width | height | step (4) | t (2) | levels
            | length and CRC-32 of each level, the top first | CRC-32 of the header
     level L (top) | level L-1 | ... | level 0                      numbers little-endian, lengths as varints
 
-A level is coded by `lib.entropy`. A stream that ends where a level ends is valid and gives a coarser image. Anything
-else that is not exactly as written raises `BitstreamError` before or while it is decoded; header and levels are
-checked by CRC-32, and each level ends with two known symbols, so that a decoder out of step is noticed.
+    flags: 1 grey, 2 stable: encoding the decoded image gives these symbols again, 4 lossless (version 2: 1)
 
-Tables: entry i is a discretised logistic of scale 2 ** ((i - 27) / 6) on -K..K in 16 bits, made with integer arithmetic
-alone.
+A level is coded by `lib.coding.rans`. A stream that ends where a level ends is valid and gives a coarser image. All
+else that is not exactly as written raises `BitstreamError` before or while it is decoded. A lossless stream has one
+level, the image as lossless WebP (PNG where a side is too long for it), and needs no model.
 """
 
 from __future__ import annotations
 
-import functools
+import io
 import struct
-import zlib
 from dataclasses import dataclass
-from decimal import Context, Decimal
 
 import numpy as np
 
-from lib import entropy
-from lib.compression.model import LOWEST, PER_OCTAVE, SCALES
-from lib.entropy import LARGEST, BitstreamError, Reader, varint
-
-__all__ = ["LARGEST", "BitstreamError", "Header", "LevelDecoder", "LevelEncoder", "check_size", "pack", "unpack"]
+from lib.coding.container import MAX_PIXELS, BitstreamError, Reader, check_size, crc, varint
 
 MAGIC = b"FLWC"
-VERSION = 2
-MAX_SIDE = 16384
-MAX_PIXELS = 2**24  # 4096 x 4096
+VERSION = 3
+OLDEST = 2
 MAX_LEVELS = 7
 MAX_BYTES = 8 * 3 * MAX_PIXELS  # of a whole stream: far above 24 bits a pixel
-WIDEST = 1023  # K of the widest table
+WEBP_SIDE = 16383
 STEP_UNIT = 2.0**-16  # of the stored step size
 T_UNIT = 2.0**-8  # of the stored conditioning
-
-
-# -------------------------------------------------------------------------------------------------------------- tables
-
-
-@functools.cache
-def half_widths() -> np.ndarray:
-    """K of each table: int32 ``(76,)``, about ten scales."""
-    scales = 2.0 ** ((np.arange(SCALES) - LOWEST) / PER_OCTAVE)
-    return np.clip(np.ceil(10 * scales - 1e-6), 2, WIDEST).astype(np.int32)
-
-
-@functools.cache
-def _coder_tables() -> entropy.Tables:
-    context, one = Context(prec=60), 1 << 96
-    cdfs = []
-    for index, k in enumerate(half_widths().tolist()):
-        inverse = context.power(Decimal(2), context.divide(Decimal(LOWEST - index), Decimal(PER_OCTAVE)))  # 1 / scale
-        ratio = int(context.multiply(context.exp(-inverse), Decimal(one)))
-        e = int(context.multiply(context.exp(-inverse / 2), Decimal(one)))  # exp(-(j + 1/2) / scale), from j = 0
-        upper = []  # mass above j + 1/2
-        for _ in range(k):
-            upper.append(e * one // (one + e))
-            e = e * ratio >> 96
-        free = 65536 - (2 * k + 1)  # every entry has at least 1
-        below = [*reversed(upper), *(one - mass for mass in upper)]  # F at -K + 1/2, ..., K - 1/2
-        cdfs.append([0, *(j + ((F * free + one // 2) >> 96) for j, F in enumerate(below, 1)), 65536])
-    return entropy.Tables.of(cdfs)
-
-
-def tables() -> tuple[list[list[int]], list[int], list[int]]:
-    """Cumulative frequencies (of 2^16), their lengths and offsets, as CompressAI's rANS wants them.
-
-    The last table, number 76, is uniform over 256 values, for the marker at the end of a level.
-    """
-    made = _coder_tables()
-    return made.cdfs, made.sizes, made.offsets
-
-
-class LevelEncoder(entropy.SymbolEncoder):
-    """Symbols of one level -> bytes. Feed them in the order in which the decoder will ask for them."""
-
-    def __init__(self) -> None:
-        super().__init__(_coder_tables())
-
-
-class LevelDecoder(entropy.SymbolDecoder):
-    """Bytes of one level -> symbols. ``total``: how many symbols the level has."""
-
-    def __init__(self, payload: bytes, total: int) -> None:
-        super().__init__(_coder_tables(), payload, total)
-
-
-# ----------------------------------------------------------------------------------------------------------- container
+GREY, STABLE, LOSSLESS = 1, 2, 4
+NO_MODEL = bytes(4)
 
 
 @dataclass(frozen=True)
@@ -98,11 +38,14 @@ class Header:
     """What a stream says about itself.
 
     Attributes:
-        model: first four bytes of the model's hash.
+        model: first four bytes of the model's hash; `NO_MODEL` of a lossless one.
         width, height: of the image in pixels.
         grey: one channel instead of three.
         step: quantiser step in units of 2^-16 grey levels; ``t``: the conditioning in units of 2^-8.
+        stable: whether encoding the decoded image again gives the same symbols; None: version 2 does not say.
+        lossless: one level, the exact pixels.
         lengths: bytes of each level, the top first.
+        version: of the format.
     """
 
     model: bytes
@@ -111,16 +54,20 @@ class Header:
     grey: bool
     step: int
     t: int
-    lengths: tuple[int, ...]
+    stable: bool | None = None
+    lossless: bool = False
+    lengths: tuple[int, ...] = ()
+    version: int = VERSION
 
 
 def pack(header: Header, levels: list[bytes]) -> bytes:
-    """The stream; ``levels`` with the top first. ``header.lengths`` is not read."""
-    parts = [MAGIC, bytes([VERSION, int(header.grey)]), header.model, varint(header.width), varint(header.height)]
+    """The stream; ``levels`` with the top first. ``header.lengths`` and ``header.version`` are not read."""
+    flags = GREY * header.grey | STABLE * bool(header.stable) | LOSSLESS * header.lossless
+    parts = [MAGIC, bytes([VERSION, flags]), header.model, varint(header.width), varint(header.height)]
     parts += [struct.pack("<Ih", header.step, header.t), bytes([len(levels)])]
-    parts += [varint(len(level)) + struct.pack("<I", zlib.crc32(level)) for level in levels]
+    parts += [varint(len(level)) + crc(level) for level in levels]
     start = b"".join(parts)
-    return start + struct.pack("<I", zlib.crc32(start)) + b"".join(levels)
+    return start + crc(start) + b"".join(levels)
 
 
 def unpack(data: bytes) -> tuple[Header, list[bytes]]:
@@ -131,42 +78,73 @@ def unpack(data: bytes) -> tuple[Header, list[bytes]]:
             after the end.
     """
     reader = Reader(data)
-    if data[: len(MAGIC)] != MAGIC:
-        raise BitstreamError("this is no stream of the flow codec; give a file that `encode` wrote")
-    reader.take(len(MAGIC))
+    reader.magic(MAGIC, "stream of the flow codec")
     version, flags = reader.take(2)
-    if version != VERSION:
-        raise BitstreamError(f"the stream has version {version}, this program reads version {VERSION}; encode it again")
+    if not OLDEST <= version <= VERSION:
+        raise BitstreamError(
+            f"the stream has version {version}, this program reads {OLDEST} to {VERSION}; encode it again"
+        )
     model = reader.take(4)
     width, height = reader.varint(2**32), reader.varint(2**32)
     step, t = struct.unpack("<Ih", reader.take(6))
     count = reader.take(1)[0]
-    if not 2 <= count <= MAX_LEVELS + 1:
+    if not 1 <= count <= MAX_LEVELS + 1:
         raise BitstreamError("the stream is damaged: its number of levels is out of range; fetch or write it again")
-    levels = [(reader.varint(MAX_BYTES), struct.unpack("<I", reader.take(4))[0]) for _ in range(count)]
-    start = data[: reader.position]
-    if struct.unpack("<I", reader.take(4))[0] != zlib.crc32(start):
-        raise BitstreamError("the header of the stream is damaged (CRC-32 differs); fetch or write it again")
+    levels = [(reader.varint(MAX_BYTES), reader.take(4)) for _ in range(count)]
+    reader.end_header()
     check_size(width, height)
-    if flags > 1 or not step:
+    lossless = bool(flags & LOSSLESS)
+    known = GREY if version == 2 else GREY | STABLE | LOSSLESS
+    if flags & ~known or lossless != (not step) or lossless != (count == 1):
         raise BitstreamError("the header of the stream holds values that this program does not know; encode it again")
     payloads: list[bytes] = []
     for length, checksum in levels:
         if reader.position == len(data) and payloads:
             break  # ends with a level
         payload = reader.take(length)
-        if zlib.crc32(payload) != checksum:
+        if crc(payload) != checksum:
             raise BitstreamError(f"level {len(payloads)} of the stream is damaged (CRC-32 differs); fetch it again")
         payloads.append(payload)
-    if reader.position != len(data):
-        raise BitstreamError(f"{len(data) - reader.position} bytes follow the end of the stream; write it again")
-    return Header(model, width, height, bool(flags), step, t, tuple(length for length, _ in levels)), payloads
+    reader.end()
+    stable = None if version == 2 else bool(flags & STABLE)
+    lengths = tuple(length for length, _ in levels)
+    return Header(model, width, height, bool(flags & GREY), step, t, stable, lossless, lengths, version), payloads
 
 
-def check_size(width: int, height: int) -> None:
-    """Raises `BitstreamError` for an image that is empty or too large for this program."""
-    if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE and width * height <= MAX_PIXELS):
-        raise BitstreamError(
-            f"an image of {width} x {height} pixels cannot be coded: sides are 1 to {MAX_SIDE}, and there are at most "
-            f"{MAX_PIXELS} pixels (4096 x 4096)"
-        )
+# ------------------------------------------------------------------------------------------------------------ lossless
+
+
+def lossless(pixels: np.ndarray, quick: bool = False) -> bytes:
+    """A stream that gives back ``pixels``, uint8 ``(H, W, 3)`` or ``(H, W, 1)``, exactly.
+
+    ``quick``: without a long search for the smallest one.
+    """
+    from PIL import Image
+
+    height, width, channels = pixels.shape
+    # quality 100 takes twenty times as long and saves a quarter of a percent
+    kind, options = "WEBP", {"lossless": True, "quality": 75, "method": 0 if quick else 6}
+    if max(height, width) > WEBP_SIDE:
+        kind, options = "PNG", {"optimize": True}
+    buffer = io.BytesIO()
+    Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels).save(buffer, kind, **options)
+    header = Header(NO_MODEL, width, height, channels == 1, 0, 0, stable=True, lossless=True)
+    return pack(header, [buffer.getvalue()])
+
+
+def pixels_of(header: Header, payload: bytes) -> np.ndarray:
+    """The image of a lossless stream: uint8 ``(H, W, 3)``, or ``(H, W)`` where it was grey.
+
+    Raises:
+        BitstreamError: what is inside is no such image.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(payload), formats=("WEBP", "PNG")) as picture:
+            if picture.size != (header.width, header.height):
+                raise BitstreamError("the stream is damaged: its image has another size; fetch or write it again")
+            image = np.array(picture.convert("RGB"))
+    except (OSError, SyntaxError, ValueError):
+        raise BitstreamError("the stream is damaged: it holds no image; fetch or write it again") from None
+    return np.ascontiguousarray(image[:, :, 1]) if header.grey else image

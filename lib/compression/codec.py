@@ -1,9 +1,9 @@
-"""The codec: images to bytes and back with the frozen flow. `load` gives the shipped one.
+"""The codec: images to bytes and back with the frozen flow. `lib.compression.load` gives the shipped one.
 
     compress:    image -> T^-1 -> latents -> [priors: mean, scale] -> integers -> rANS -> bytes
     decompress:  bytes -> rANS -> integers, level by level from the top -> T -> image
 
-Every number that the decoder computes follows the rules of `lib.compression.exact`: symbols *and* pixels are the same
+Every number that the decoder computes follows the rules of `lib.coding.exact`: symbols *and* pixels are the same
 on one thread and on many, on a CPU and on a GPU, and however the maps are cut into strips.
 """
 
@@ -12,49 +12,47 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from lib import config as configs
 from lib.checks import real, whole
+from lib.coding.container import MAX_PIXELS, BitstreamError, check_size
+from lib.coding.exact import check_arithmetic, frozen_layers, side_by_side
+from lib.coding.rans import SymbolDecoder
+from lib.coding.tables import logistic_tables
 from lib.compression import bitstream
-from lib.compression.bitstream import BitstreamError, Header, LevelDecoder, LevelEncoder
-from lib.compression.exact import check_arithmetic, frozen_layers, side_by_side
-from lib.compression.model import PHASES, FlowCodec, Pass, bits_of, conditioning, halved, phase, present, scale_index
+from lib.compression.bitstream import Header
+from lib.compression.fast import FastCodec, halved, present
+from lib.compression.model import FlowCodec
+from lib.compression.prior import Pass, scale_index
+from lib.compression.search import STRIP, Search, to_bytes
+from lib.compression.symbols import CodedLevel, select
+from lib.compression.transform import conditioning
 from lib.errors import UserError
 
-STRIP = 2**15  # positions of a map that a network sees at once: bounds memory, and fits the cache
-ROUNDS = 10  # most quantisations in search of symbols that reproduce themselves
-SAFE = 0.49  # of a step: how far a latent may have moved for its symbol to stay
-OVERSHOOT = 2.0  # a latent that left its cell is moved this much further: clipping would move it again
-WHOLE = 0.17  # mean distance from whole numbers
+ARITHMETIC = 2  # of what the decoder computes; part of the model's id
 SMALLEST_STABLE = 2.0  # below this step, in grey levels, rounding to 8 bits alone changes symbols
-WIDEST_DEAD_ZONE = 0.75
+WORTH_A_SEARCH = 1.3  # a lossless stream this much larger, made in haste, cannot win after a long search
 
 
 class Codec:
     """A frozen flow that reads and writes streams.
 
     Args:
-        model: trained; it is frozen and moved to ``device``.
-        device: see `lib.config.resolve_device`; the streams do not depend on it.
+        model: trained; the codec computes with a frozen copy of it on ``device``.
+        device: of PyTorch; the streams do not depend on it.
     """
 
     def __init__(self, model: FlowCodec, device: str = "cpu") -> None:
-        self.device = configs.resolve_device(device)
+        self.device = torch.device(device)
         check_arithmetic(self.device)
-        self.model = model.float().to(self.device).to(memory_format=torch.contiguous_format).freeze()
-        self.model.set_positions(STRIP)
+        self.model = FastCodec.of(model, self.device, STRIP)
         self.id = _hash(self.model)
-        self._dead_zones = _dead_zones(model.config.lambda_rule).to(self.device)
 
     # ------------------------------------------------------------------------------------------------------ quality
 
@@ -79,119 +77,47 @@ class Codec:
         Args:
             image: uint8 array ``(H, W)``, ``(H, W, 1)`` or ``(H, W, 3)``, or float tensor ``(C, H, W)`` or
                 ``(1, C, H, W)`` in [0, 1], which is rounded to 8 bits; C is 1 or 3.
-            quality: 1..100, higher is better.
+            quality: 1..100, higher is better; 100 is lossless. No stream is larger than the lossless one.
             stable: quantise again until the decoded image gives the same symbols: later generations then change
-                nothing. Clipping to 0..255 is what changes them otherwise. Only where the step is at least two grey
-                levels.
+                nothing. The header says whether they do.
             dead_zone: 1 rounds towards the cheaper symbol as far as lambda allows, 0 rounds to the nearest. An image
                 that was coded with this step before is always rounded to the nearest.
 
         Raises:
             UserError: an image of another shape, type or range, a quality out of range.
         """
-        pixels, grey = as_pixels(image)
-        header, levels = self._compress(pixels, grey, self.step_size(quality), stable, dead_zone)
-        return bitstream.pack(header, [level.encode() for level in levels])
+        pixels, _ = as_pixels(image)
+        step_size = self.step_size(quality)
+        if quality == 100:
+            return bitstream.lossless(pixels)
+        header, levels = self._compress(pixels, step_size, stable, dead_zone)
+        data = bitstream.pack(header, [level.encode() for level in levels])
+        return _smaller(data, pixels)
+
+    def levels(self, image: Any, quality: float = 50, *, dead_zone: float = 1.0) -> list[bytes]:
+        """What a lossy stream without the search holds, level by level, the top first, without the container."""
+        pixels, _ = as_pixels(image)
+        _, levels = self._compress(pixels, self.step_size(quality), False, dead_zone)
+        return [level.encode() for level in levels]
 
     def estimate(self, image: Any, quality: float = 50, *, dead_zone: float = 1.0) -> list[float]:
         """Bits of each level by the priors' probabilities, the top first, without coding; compare with `compress`."""
-        pixels, grey = as_pixels(image)
-        _, levels = self._compress(pixels, grey, self.step_size(quality), False, dead_zone, estimate=True)
+        pixels, _ = as_pixels(image)
+        _, levels = self._compress(pixels, self.step_size(quality), False, dead_zone, estimate=True)
         return [level.bits for level in levels]
 
     @torch.inference_mode()
     def _compress(
-        self, pixels: np.ndarray, grey: bool, step_size: float, stable: bool, dead_zone: float,
-        estimate: bool = False,
-    ) -> tuple[Header, list[Level]]:  # fmt: skip
+        self, pixels: np.ndarray, step_size: float, stable: bool, dead_zone: float, estimate: bool = False
+    ) -> tuple[Header, list[CodedLevel]]:
         """Header and symbols, the top first."""
-        height, width = pixels.shape[:2]
+        height, width, channels = pixels.shape
         step, t = self._scalars(step_size, None)
-        stored_t = round(float(t) / bitstream.T_UNIT)
-        stable = stable and step_size >= SMALLEST_STABLE
-        levels: list[Level] = []
         with _plain_arithmetic(self.device):
-            targets = self._analyse(pixels, grey, step, t)
-            for number in range(ROUNDS):
-                levels, decoded = self._quantise(targets, (height, width), grey, step, t, dead_zone, estimate)
-                if not stable or number == ROUNDS - 1:
-                    break
-                # Where earlier symbols agree so do mean and scale: while all latents of the decoded image stay within
-                # the cells of their values, encoding it gives the same symbols, and no prior needs to be evaluated.
-                pixels = as_pixels(_to_bytes(decoded, grey))[0]
-                del decoded
-                again = self._analyse(pixels, grey, step, t)
-                settled = [
-                    level.settle(latent, target)
-                    for level, latent, target in zip(levels, reversed(again), reversed(targets), strict=True)
-                ]
-                del again
-                if all(settled):
-                    break
-                levels.clear()  # before the next round makes its own
-        return Header(self.id, width, height, grey, round(step_size / bitstream.STEP_UNIT), stored_t, ()), levels
-
-    def _quantise(
-        self, targets: list[Tensor], size: tuple[int, int], grey: bool, step: Tensor, t: Tensor, dead_zone: float,
-        estimate: bool,
-    ) -> tuple[list[Level], Tensor]:  # fmt: skip
-        """Symbols for latents given in steps, the top first, and the decoded image."""
-        levels: list[Level] = []
-        zone = 0.0  # none at the top
-
-        def exchange(level: int):
-            nonlocal zone
-            if len(levels) == 1:
-                zone = 0.0 if levels[0].is_whole() else dead_zone
-            there = self._present(level, size, grey)
-            target = targets[level]
-            odd = target.shape[3] % 2, target.shape[2] % 2
-            levels.append(Level(there))
-
-            def quantise(p: Pass, mean: Tensor, raw: Tensor) -> Tensor:
-                values = torch.empty_like(mean)
-                chosen = None if there is None else select(there, p)
-                for i, number in enumerate(p.phases):  # one by one: a pass of the finest level is large
-                    row, column = PHASES[number]
-                    wanted = phase(target, row, column)[:, list(p.channels)]
-                    residual = F.pad(wanted, (0, odd[0] * column, 0, odd[1] * row)).sub_(mean[i])
-                    index = scale_index(raw[i])
-                    symbols = self._round(residual, index, zone)
-                    if chosen is None:
-                        levels[-1].put(residual, symbols, raw[i], index, estimate)
-                    else:
-                        levels[-1].put(*(x[chosen[i]] for x in (residual, symbols, raw[i], index)), estimate)
-                        symbols.masked_fill_(~chosen[i], 0)
-                    torch.add(mean[i], symbols, out=values[i])
-                levels[-1].end_pass(p, values)
-                return values
-
-            return quantise
-
-        return levels, self.model.synthesise((1, *size), step, t, exchange, grey=grey)
-
-    def _analyse(self, pixels: np.ndarray, grey: bool, step: Tensor, t: Tensor) -> list[Tensor]:
-        """Latents in steps, the finest first."""
-        x = torch.tensor(pixels, device=self.device).permute(2, 0, 1)[None].expand(-1, 3, -1, -1)
-        latents = self.model.analyse(x, t, grey)
-        for level, z in enumerate(latents):
-            latents[level] = z / self.model.steps(level, step, t)
-        return latents
-
-    def _present(self, level: int, size: tuple[int, int], grey: bool) -> Tensor | None:
-        there = present(level, self.model.depth, size, grey)
-        return None if there is None else there[None].to(self.device)
-
-    def _round(self, residual: Tensor, index: Tensor, dead_zone: float) -> Tensor:
-        """Integers near ``residual``: up only where the fraction exceeds the threshold of the symbol's scale."""
-        size = residual.abs()
-        whole = size.floor()
-        threshold: float | Tensor = 0.5
-        if dead_zone:
-            table = 0.5 + dead_zone * (self._dead_zones.flatten() - 0.5)
-            threshold = table[index.int().mul_(2).add_(whole > 0)]
-        up = size.sub_(whole) >= threshold
-        return whole.add_(up).copysign_(residual).clamp_(-bitstream.LARGEST, bitstream.LARGEST)
+            search = Search(self.model, pixels, step, t, dead_zone, estimate)
+            settled = search.run(stable and step_size >= SMALLEST_STABLE)
+        step_units, t_units = round(step_size / bitstream.STEP_UNIT), round(float(t) / bitstream.T_UNIT)
+        return Header(self.id, width, height, channels == 1, step_units, t_units, settled), search.levels
 
     # ------------------------------------------------------------------------------------------------------- decode
 
@@ -212,16 +138,27 @@ class Codec:
             if count is None or not 1 <= count <= self.model.depth + 1:
                 raise UserError(f"levels is {levels!r}, this codec has 1..{self.model.depth + 1}")
             payloads = payloads[:count]
-        return _to_bytes(self._decode(header, payloads), header.grey)
+        if header.lossless:
+            return bitstream.pixels_of(header, payloads[0])
+        image = to_bytes(self._decode(header, payloads), header.grey)
+        return image[:, :, 0] if header.grey else image
 
     def symbols(self, data: bytes) -> list[np.ndarray]:
-        """The integers of each level that is there, the top first, in the order of coding, int32."""
+        """The integers of each level that is there, the top first, in the order of coding, int32.
+
+        Raises:
+            UserError: a lossless stream has none.
+        """
+        if bitstream.unpack(bytes(data))[0].lossless:
+            raise UserError("this stream is lossless: it holds pixels, not symbols of the flow")
         found: list[list[np.ndarray]] = []
         self._decode(*self._open(data), found)
         return [np.concatenate(parts) for parts in found]
 
     def _open(self, data: bytes) -> tuple[Header, list[bytes]]:
         header, payloads = bitstream.unpack(bytes(data))
+        if header.lossless:
+            return header, payloads
         if header.model != self.id:
             raise BitstreamError(
                 f"the stream was written by model {header.model.hex()}, this is model {self.id.hex()}; decode it with "
@@ -236,15 +173,16 @@ class Codec:
         """The image, not rounded; ``found`` is given the symbols of each level, pass by pass."""
         size = header.height, header.width
         step, t = self._scalars(header.step * bitstream.STEP_UNIT, header.t)
-        decoders: list[LevelDecoder] = []
+        decoders: list[SymbolDecoder] = []
 
         def exchange(level: int):
             if decoders:
                 decoders[-1].finish()
-            there = self._present(level, size, header.grey)
+            there = present(level, self.model.depth, size, header.grey)
+            there = None if there is None else there[None].to(self.device)
             rows, columns = halved(size, level + (level < self.model.depth))
             total = (3 if level == self.model.depth else 9) * rows * columns if there is None else int(there.sum())
-            decoders.append(LevelDecoder(payloads[self.model.depth - level], total))
+            decoders.append(SymbolDecoder(logistic_tables(), payloads[self.model.depth - level], total))
             if found is not None:
                 found.append([])
 
@@ -262,7 +200,7 @@ class Codec:
 
         first = self.model.depth + 1 - len(payloads)
         with _plain_arithmetic(self.device):
-            decoded = self.model.synthesise((1, *size), step, t, exchange, first, header.grey)
+            decoded = self.model.synthesise(size, step, t, exchange, first, header.grey)
         decoders[-1].finish()
         return decoded
 
@@ -275,88 +213,13 @@ class Codec:
         return step.to(self.device), t.to(self.device, torch.float32)
 
 
-@dataclass
-class Level:
-    """What encoding finds for one level.
-
-    Attributes:
-        there: which symbols there are, as `lib.compression.model.present`, ``(1, C, 4, h, w)``; None: all.
-        values: decoded values in steps, pass by pass ``(P, 1, channels, h, w)``.
-        coded: symbols and indices of their scales, pass by pass, int16 where they fit.
-        away: sum over the residuals (target - mean) of the distance from the nearest integer; ``count`` of them.
-        bits: by the priors' probabilities.
-    """
-
-    there: Tensor | None
-    values: list[tuple[Pass, Tensor]] = field(default_factory=list)
-    coded: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
-    away: float = 0.0
-    count: int = 0
-    bits: float = 0.0
-    _parts: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
-
-    def put(self, residual: Tensor, symbols: Tensor, raw: Tensor, index: Tensor, estimate: bool) -> None:
-        """Keep one phase of a pass; ``estimate``: count its bits, too. Changes ``residual``."""
-        if estimate:
-            self.bits += float(bits_of(symbols, raw).sum())
-        self.away += float(residual.sub_(residual.round()).abs_().sum())
-        self.count += residual.numel()
-        integers = symbols.flatten().to(torch.int32)
-        if not len(integers) or int(integers.abs().max()) < 2**15:
-            integers = integers.to(torch.int16)
-        self._parts.append((integers.cpu().numpy(), index.flatten().cpu().numpy()))
-
-    def end_pass(self, p: Pass, values: Tensor) -> None:
-        """All phases of ``p`` are `put`; ``values`` are what they decode to."""
-        self.values.append((p, values))
-        self.coded.append(tuple(np.concatenate(parts) for parts in zip(*self._parts, strict=True)))
-        self._parts.clear()
-
-    def settle(self, latent: Tensor, target: Tensor) -> bool:
-        """Whether ``latent (1, C, H, W)``, that of the decoded image in steps, stays within the cells of the values;
-        where it does not, ``target``, for which they were chosen, moves against it."""
-        height, width = target.shape[2:]
-        settled = True
-        rows = max(1, STRIP // width)  # of a phase
-        for start in range(0, (height + 1) // 2, rows):
-            wide, strip = slice(2 * start, min(height, 2 * (start + rows))), slice(start, start + rows)
-            away = latent[:, :, wide] - self._map(strip)[:, :, : wide.stop - wide.start, :width]
-            outside = away.abs() >= SAFE
-            if bool(outside.any()):
-                settled = False
-                target[:, :, wide] += torch.where(outside, away * OVERSHOOT, 0)
-        return settled
-
-    def _map(self, rows: slice) -> Tensor:
-        """Values as a map ``(1, C, 2 h, 2 w)``, 0 where there are none, for some rows of the phases."""
-        parts = [(p, values[:, :, :, rows]) for p, values in self.values]
-        channels = max(max(p.channels) for p, _ in parts) + 1
-        planes = parts[0][1].new_zeros(1, channels, 4, *parts[0][1].shape[3:])
-        for p, values in parts:
-            for i, number in enumerate(p.phases):
-                planes[:, list(p.channels), number] = values[i]
-        if self.there is not None:
-            planes.masked_fill_(~self.there[:, :, :, rows], 0)
-        return F.pixel_shuffle(planes.flatten(1, 2), 2)
-
-    def is_whole(self) -> bool:
-        """Whether the residuals are integers but for noise: the image was coded before, with this very step.
-
-        Otherwise they are 1/4 away on average.
-        """
-        return self.away < WHOLE * self.count
-
-    def encode(self) -> bytes:
-        """By the entropy coder."""
-        encoder = LevelEncoder()
-        for symbols, index in self.coded:
-            encoder.put(symbols, index)
-        return encoder.finish()
-
-
-def select(planes: Tensor, p: Pass) -> Tensor:
-    """The symbols of one pass, ``(N, C, 4, h, w) -> (P, N, channels, h, w)``."""
-    return torch.stack([planes[:, list(p.channels), number] for number in p.phases])
+def _smaller(data: bytes, pixels: np.ndarray) -> bytes:
+    """``data``, or the lossless stream where that is not larger."""
+    quick = bitstream.lossless(pixels, quick=True)
+    if len(quick) > WORTH_A_SEARCH * len(data):
+        return data
+    exact = bitstream.lossless(pixels)
+    return exact if len(exact) <= len(data) else data
 
 
 def as_pixels(image: Any) -> tuple[np.ndarray, bool]:
@@ -376,41 +239,15 @@ def as_pixels(image: Any) -> tuple[np.ndarray, bool]:
         raise UserError(
             f"an image is uint8 (H, W), (H, W, 1) or (H, W, 3), not {pixels.dtype} of shape {tuple(np.shape(image))}"
         )
-    bitstream.check_size(pixels.shape[1], pixels.shape[0])
+    check_size(pixels.shape[1], pixels.shape[0])
     return np.ascontiguousarray(pixels), pixels.shape[2] == 1
 
 
-def _to_bytes(decoded: Tensor, grey: bool) -> np.ndarray:
-    """8-bit image of grey levels ``(1, 3, H, W)``; a grey one is the green channel, which `compress` made equal."""
-    image = np.empty((*decoded.shape[2:], 1 if grey else 3), np.uint8)
-    rows = max(1, STRIP // decoded.shape[3])
-    for start in range(0, len(image), rows):
-        part = decoded[0, 1:2] if grey else decoded[0]
-        rounded = part[:, start : start + rows].round().clamp(0, 255).to(torch.uint8).cpu()
-        image[start : start + rows] = rounded.permute(1, 2, 0).numpy()
-    return image[:, :, 0] if grey else image
-
-
-def _dead_zones(rule: float) -> Tensor:
-    """Fraction from which a symbol is rounded up, for each scale: ``(76, 2)``, from 0 to 1 and in the tail.
-
-    One more step of size costs bits and saves squared error: up pays where (2 f - 1) step^2 / 3 * lambda > bits, with
-    lambda = rule / step^2 against the mean over three channels.
-    """
-    rows = []
-    for cdf in bitstream.tables()[0][:-1]:
-        k = (len(cdf) - 3) // 2
-        mass = [cdf[k + j + 1] - cdf[k + j] for j in range(min(3, k + 1))]
-        tail = mass[2] if len(mass) > 2 and k > 2 else mass[1]
-        rows.append([math.log2(mass[0] / mass[1]), math.log2(mass[1] / tail)])
-    return (0.5 + 1.5 / rule * torch.tensor(rows)).clamp(0.5, WIDEST_DEAD_ZONE)
-
-
-def _hash(model: FlowCodec) -> bytes:
+def _hash(model: FastCodec) -> bytes:
     """Four bytes of a SHA-256 over all that the decoder computes with."""
     config = model.config
     shape = [config.steps, config.hidden, config.prior_hidden, config.coupling, config.context]
-    digest = hashlib.sha256(json.dumps([bitstream.VERSION, shape]).encode())
+    digest = hashlib.sha256(json.dumps([ARITHMETIC, shape]).encode())
     for _, layer in frozen_layers(model):
         digest.update(layer.frozen.weight.cpu().contiguous().double().numpy().astype("<f8").tobytes())
         digest.update(layer.frozen.grid.cpu().numpy().astype("<f4").tobytes())
@@ -427,17 +264,6 @@ def _plain_arithmetic(device: torch.device) -> Iterator[None]:
         yield
 
 
-def load(preset: str = "laptop", device: str = "cpu", seed: int = 0) -> Codec:
-    """The codec that ships for ``preset``, ready to use.
-
-    Raises:
-        UserError: no such preset; no checkpoint matches it: says how to train one.
-    """
-    from lib.checkpoints import trained
-
-    return Codec(trained("compression.codec", preset, seed, "codec").model, device)
-
-
 def read_image(path: Path) -> np.ndarray:
     """An image file as a viewer shows it, uint8 ``(H, W, 3)`` or, where it is grey, ``(H, W)``.
 
@@ -446,6 +272,6 @@ def read_image(path: Path) -> np.ndarray:
     """
     from lib.vision import images
 
-    image = images.read(path, most=bitstream.MAX_PIXELS).pixels
-    bitstream.check_size(image.shape[1], image.shape[0])
+    image = images.read(path, most=MAX_PIXELS).pixels
+    check_size(image.shape[1], image.shape[0])
     return image

@@ -65,6 +65,7 @@ class ChapterConfig(Config):
     perceptual: bool = Field(description="measure LPIPS, too")
     qualities: tuple[float, ...] = Field(min_length=5, description="of the flow codec where curves are measured")
     generations: int = Field(ge=2, description="how often images are encoded again")
+    repeated: tuple[float, ...] = Field(min_length=1, description="qualities at which the flow's own result is encoded")
     codec: CodecConfig
     ablation: CodecConfig
     learned: dict[Literal["factorized", "hyperprior", "mean_scale"], LearnedConfig] = Field(

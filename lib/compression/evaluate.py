@@ -11,9 +11,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from lib import metrics
 from lib.compression.baselines import Baseline
+from lib.compression.bitstream import unpack
 from lib.compression.codec import Codec
+from lib.vision import metrics
 
 LOSSLESS = 100.0  # dB: what identical images count as, since means need a number
 
@@ -146,10 +147,99 @@ def generations(codec: Baseline, images: Images, quality: float, count: int, flo
     return pd.DataFrame(rows)
 
 
+def reencoding(codec: Codec, images: Images, qualities: Iterable[float], most: int = 4) -> pd.DataFrame:
+    """What encoding our own result again does, and what the search for a file that reproduces itself costs.
+
+    A file that comes again comes for ever: its image has been encoded already. So each image is encoded again until
+    it does, ``most`` times at most.
+
+    Returns:
+        columns quality, image, stable (what the file says), same (whether the second file equals the first), symbols
+        (how many of the last file's differ from the first's), drift (largest change of PSNR, dB), bytes, psnr, one
+        pass bytes, one pass psnr (of a file without the search), one pass seconds, encode seconds, decode seconds.
+    """
+    rows = []
+    for quality in qualities:
+        for name, image in images:
+            start = time.process_time()
+            plain = codec.compress(image, quality, stable=False)
+            first = time.process_time()
+            data = codec.compress(image, quality)
+            second = time.process_time()
+            decoded = codec.decompress(data)
+            end = time.process_time()
+            psnr = _psnr(image, decoded)
+            header, parts = unpack(data)
+            current, last, drift, same = decoded, data, 0.0, True
+            for number in range(most):
+                again = codec.compress(current, quality, stable=number > 0)
+                came = unpack(again)[1] == unpack(last)[1]
+                same = same and (came or number > 0)
+                if came:
+                    break
+                last, current = again, codec.decompress(again)
+                drift = max(drift, abs(_psnr(image, current) - psnr))
+            changed = 0
+            if last is not data and not header.lossless:
+                both = zip(codec.symbols(data), codec.symbols(last), strict=True)
+                changed = int(sum((a != b).sum() for a, b in both))
+            row = {"quality": quality, "image": name, "stable": header.stable, "same": same, "symbols": changed}
+            row |= {"drift": drift, "bytes": len(data), "psnr": psnr, "one pass bytes": len(plain)}
+            row |= {"one pass psnr": _psnr(image, codec.decompress(plain)), "one pass seconds": first - start}
+            rows.append(row | {"encode seconds": second - first, "decode seconds": end - second})
+    return pd.DataFrame(rows)
+
+
+def _psnr(image: np.ndarray, decoded: np.ndarray) -> float:
+    return min(LOSSLESS, float(metrics.psnr(to_tensor(image), to_tensor(decoded))))
+
+
+def quality_at(codec: Baseline, image: np.ndarray, psnr: float, steps: int = 7) -> float:
+    """The quality, between the codec's lowest and highest, at which ``image`` comes nearest to ``psnr`` dB.
+
+    Whole numbers where all of the codec's qualities are, as those of JPEG or of a list of models.
+    """
+    whole = all(float(quality).is_integer() for quality in codec.qualities) and codec.name != "flow codec"
+    low, high = codec.qualities[0], codec.qualities[-1]  # from the lowest rate to the highest, numbers may fall
+    tried: dict[float, float] = {}
+    for step in range(steps):
+        quality = (low, high)[step] if step < 2 else (low + high) / 2
+        quality = float(round(quality)) if whole else quality
+        if quality in tried:
+            break
+        tried[quality] = _psnr(image, codec.decode(codec.encode(image, quality)))
+        if step >= 2:
+            low, high = (quality, high) if tried[quality] < psnr else (low, quality)
+    return min(tried, key=lambda quality: abs(tried[quality] - psnr))
+
+
+def curves_of(points: pd.DataFrame, codecs: Iterable[str]) -> tuple[np.ndarray, list[str]]:
+    """Curves image by image, for resampling: ``(images, codecs, qualities, [bpp, psnr])``, NaN where a codec has fewer
+    qualities; and the images, those that all codecs were measured on."""
+    parts = [points[points["codec"] == name] for name in codecs]
+    images = sorted(set.intersection(*(set(part["image"]) for part in parts)))
+    length = max(part["quality"].nunique() for part in parts)
+    found = np.full((len(images), len(parts), length, 2), np.nan)
+    for number, part in enumerate(parts):
+        for column, value in enumerate(("bpp", "psnr")):
+            table = part.pivot(index="image", columns="quality", values=value).loc[images].to_numpy()
+            found[:, number, : table.shape[1], column] = table
+    return found, images
+
+
+def bd_rate_of(curves: np.ndarray, low: float, high: float) -> float:
+    """`bd_rate` of the second codec against the first: `curves_of` some images."""
+    anchor, test = (pd.DataFrame(curve, columns=["bpp", "psnr"]).dropna() for curve in curves.mean(0))
+    return bd_rate(anchor, test, low, high)
+
+
+def bd_rate_to(curves: np.ndarray, anchor: pd.DataFrame, low: float, high: float) -> float:
+    """`bd_rate` of `curves_of` one codec against a published curve."""
+    return bd_rate(anchor, pd.DataFrame(curves.mean(0)[0], columns=["bpp", "psnr"]).dropna(), low, high)
+
+
 def progressive(codec: Codec, data: bytes, image: np.ndarray) -> list[dict[str, Any]]:
     """The stream decoded from 1, 2, ... levels: ``levels``, ``bytes`` (so far), ``psnr``, ``image``."""
-    from lib.compression.bitstream import unpack
-
     _, payloads = unpack(data)
     overhead = len(data) - sum(len(payload) for payload in payloads)
     found = []

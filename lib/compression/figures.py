@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from lib import plotting
 from lib.compression import evaluate
 from lib.compression.codec import Codec
-from lib.compression.model import BAND_PASSES, PHASES, TOP_PASSES, Pass
+from lib.compression.prior import BAND_PASSES, PHASES, TOP_PASSES, Pass
 from lib.plotting import COLOURS, INK, MUTED, Diagram, curve
 
 Drawing = tuple[Figure, Any]

@@ -1,35 +1,31 @@
-"""The measurements of chapter 5 that take too long for a notebook: computed once, stored under the hash of what decides
-them, loaded from then on.
+"""The measurements of chapter 5 that take too long for a notebook: computed once, then loaded.
 
-    python -m lib.compression.study --preset laptop            # whatever is missing, into runs/tables/compression
-    python -m lib.compression.study --preset laptop --ship     # into checkpoints/compression
+python -m lib.compression.study --preset laptop            # whatever is missing, into runs/tables/compression
+python -m lib.compression.study --preset laptop --ship     # into checkpoints/compression
 """
 
 from __future__ import annotations
 
-import argparse
+import functools
 import json
 import re
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from lib import config as configs
-from lib import data, metrics, paths
-from lib.checkpoints import evaluate_or_load
+from lib import data, paths, store
 from lib.compression import baselines, evaluate
 from lib.compression.baselines import Baseline
-from lib.compression.bitstream import unpack
 from lib.compression.codec import Codec
-from lib.compression.config import ChapterConfig
+from lib.compression.experiments import POINTS
 from lib.errors import UserError
+from lib.store import measure
+from lib.vision import metrics
 
 # The middle (height, width) of each held-out photo; MS-SSIM needs more than 160 pixels.
 CUTS = {"middles": (256, 384), "crops": (192, 192)}
 
-# Published points on Kodak by the name in the figures: files of the data set `rd_curves`.
 PUBLISHED = {
     "factorized prior (2018)": "compressai-bmshj2018-factorized_mse_cuda",
     "hyperprior (2018)": "compressai-bmshj2018-hyperprior_mse_cuda",
@@ -40,11 +36,83 @@ PUBLISHED = {
     "BPG 4:4:4": "bpg_444_x265_ycbcr",
     "VTM (VVC)": "vtm",
 }
-_RESULTS = Path("compressai_kodak/results/image/kodak")
+"""Published points on Kodak by the name in the figures: files of the data set `rd_curves`."""
+RECENT = {"HPCM-Large": "HPCM-Large (2025)", "LotteryCodec 5.1 kMAC": "LotteryCodec (2025)", "VTM-19.1": "VTM-19.1"}
+"""The same of `rd_curves_recent`, and their names in figures."""
+AUTO_ENCODERS = tuple(name for name in PUBLISHED if name not in ("BPG 4:4:4", "VTM (VVC)"))
+FLOW, MEAN_SCALE = "flow codec", "mean-scale hyperprior"
+START = {"middles": 36.0, "crops": 30.0}  # dB: where generations begin
+
+
+class Study(store.Study):
+    """Chapter 5 at a preset."""
+
+    @functools.cached_property
+    def codec(self) -> Codec:
+        """Our codec."""
+        return Codec(self.models["codec"])
+
+    @functools.cached_property
+    def flow(self) -> Baseline:
+        """Our codec behind the interface of all others."""
+        return baselines.flow(self.codec, self.settings.qualities)
+
+    @functools.cached_property
+    def classical(self) -> dict[str, Baseline]:
+        """The classical codecs that the preset names, as far as they are at hand."""
+        return {codec.name: codec for codec in baselines.named(self.settings.baselines)}
+
+    @functools.cached_property
+    def learned(self) -> Baseline:
+        """Our small mean-scale hyperpriors."""
+        names = [f"mean_scale_{point}" for point in range(POINTS)]
+        models = [self.models[name] for name in names]
+        return baselines.learned(MEAN_SCALE, models, ", ".join(self.models.hashes(*names).values()))
+
+    @property
+    def images(self) -> str:
+        """The set that codecs are compared on."""
+        return self.settings.image_sets[0]
+
+    @property
+    def parts(self) -> str:
+        """The set for what is encoded many times."""
+        return "middles" if self.images == "kodak" else "crops"
+
+    def named(self, slug: str) -> Baseline:
+        """One of all codecs, by the name in its tables."""
+        if slug == slug_of(FLOW):
+            return self.flow
+        if slug == slug_of(MEAN_SCALE):
+            return self.learned
+        return next(codec for name, codec in self.classical.items() if slug_of(name) == slug)
+
+    def slugs(self) -> list[str]:
+        """All codecs, ours first."""
+        return [slug_of(name) for name in (FLOW, *self.classical, MEAN_SCALE)]
+
+    def unseen(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Without the photographs that the codec was trained on."""
+        return frame[~frame["image"].isin(data.seen(self.settings.training_set))].reset_index(drop=True)
+
+    def unseen_photos(self, name: str) -> list[tuple[str, np.ndarray]]:
+        """`photographs`, without those that the codec was trained on."""
+        seen = data.seen(self.settings.training_set)
+        return [(title, image) for title, image in photographs(name) if title not in seen]
+
+    def points(self) -> pd.DataFrame:
+        """All `curve`s on photographs that no codec was trained on."""
+        return self.unseen(pd.concat(self.tables.family("curve_{}_{}").values(), ignore_index=True))
+
+
+def slug_of(name: str) -> str:
+    """A codec's or a set's name in the names of tables."""
+    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
 
 
 def photographs(name: str) -> list[tuple[str, np.ndarray]]:
-    """An evaluation set: ``kodak`` (24 photos), ``held-out`` (5 that come with packages), or one of `CUTS` of these.
+    """An evaluation set: ``kodak`` (24 photos), ``clic`` (10), ``held-out`` (5 that come with packages), or one of
+    `CUTS` of these.
 
     Raises:
         DataError: the set cannot be had.
@@ -53,7 +121,7 @@ def photographs(name: str) -> list[tuple[str, np.ndarray]]:
         return data.held_out_photos()
     if name in CUTS:
         return [(title, _middle(image, *CUTS[name])) for title, image in data.held_out_photos()]
-    return data.kodak()
+    return data.clic() if name == "clic" else data.kodak()
 
 
 def _middle(image: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -61,107 +129,118 @@ def _middle(image: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.ascontiguousarray(image[row : row + height, column : column + width])
 
 
-def _images_identity(name: str) -> dict[str, str]:
-    if name == "kodak":
-        return {"kodak": data.identity("kodak")}
+def identity(name: str) -> dict[str, str]:
+    """Hashes of an evaluation set."""
+    if name in ("kodak", "clic"):
+        catalogued = {"kodak": "kodak", "clic": "clic2020"}[name]
+        return {catalogued: data.identity(catalogued)}
     return {**data.training_identity(), "set": name, "cut": str(CUTS.get(name))}
 
 
-def _slug(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+# -------------------------------------------------------------------------------------------------------- measurements
 
 
-def curves(
-    codecs: Iterable[Baseline], images: str, *, perceptual: bool = True, recompute: bool = False, ship: bool = False
-) -> pd.DataFrame:
-    """`evaluate.rate_distortion` of each codec on an evaluation set, one stored table for each.
-
-    Args:
-        images: as `photographs`.
-        perceptual: with LPIPS.
-    """
-    tables = []
-    for codec in codecs:
-        decides = {"codec": codec.name, "settings": codec.settings, "qualities": list(codec.qualities)}
-        decides |= {"images": _images_identity(images), "lpips": perceptual}
-
-        def compute(codec: Baseline = codec) -> pd.DataFrame:
-            lpips = metrics.Lpips() if perceptual else None
-            return evaluate.rate_distortion([codec], photographs(images), lpips)
-
-        name = f"curve_{_slug(codec.name)}_{_slug(images)}"
-        tables.append(
-            evaluate_or_load(name, decides, compute, package="compression", recompute=recompute, ship=ship)[0]
-        )
-    return pd.concat(tables, ignore_index=True)
+def _curve_keys(study: Study) -> list[tuple[str, str]]:
+    return [(slug, slug_of(images)) for images in study.settings.image_sets for slug in study.slugs()]
 
 
-def repeated(
-    chosen: Iterable[tuple[Baseline, float]], images: str, count: int, *, flow: Codec | None = None,
-    recompute: bool = False, ship: bool = False,
-) -> pd.DataFrame:  # fmt: skip
-    """`evaluate.generations` of each ``(codec, quality)`` on an evaluation set, one stored table for each codec.
-
-    Args:
-        count: generations.
-        flow: our codec, where ``chosen`` is ours: counts changed symbols.
-    """
-    by_codec: dict[str, tuple[Baseline, list[float]]] = {}
-    for codec, quality in chosen:
-        by_codec.setdefault(codec.name, (codec, []))[1].append(float(quality))
-    tables = []
-    for codec, qualities in by_codec.values():
-        decides = {"codec": codec.name, "settings": codec.settings, "qualities": qualities, "generations": count}
-        decides |= {"images": _images_identity(images)}
-
-        def compute(codec: Baseline = codec, qualities: list[float] = qualities) -> pd.DataFrame:
-            photos = photographs(images)
-            return pd.concat([evaluate.generations(codec, photos, q, count, flow) for q in qualities])
-
-        name = f"generations_{_slug(codec.name)}_{_slug(images)}"
-        tables.append(
-            evaluate_or_load(name, decides, compute, package="compression", recompute=recompute, ship=ship)[0]
-        )
-    return pd.concat(tables, ignore_index=True)
+def _set_of(study: Study, slug: str) -> str:
+    return next(name for name in study.settings.image_sets if slug_of(name) == slug)
 
 
-def levels(
-    codec: Codec, qualities: Iterable[float], images: str, *, recompute: bool = False, ship: bool = False
-) -> pd.DataFrame:
-    """Bits per pixel of each level, in the file and as the priors estimate them, mean over an evaluation set.
-
-    Returns:
-        columns quality, level (the top first), bits, estimate, bpp (of all levels together).
-    """
-    decides = {"model": codec.id.hex(), "qualities": list(qualities), "images": _images_identity(images)}
-
-    def compute() -> pd.DataFrame:
-        rows = []
-        for quality in decides["qualities"]:
-            for _, photo in photographs(images):
-                estimated = codec.estimate(photo, quality)
-                _, parts = unpack(codec.compress(photo, quality, stable=False))
-                pixels = photo.shape[0] * photo.shape[1]
-                for number, (part, guess) in enumerate(zip(parts, estimated, strict=True)):
-                    level = "top" if number == 0 else f"level {len(parts) - 1 - number}"
-                    row = {"quality": quality, "level": level, "bits": 8 * len(part) / pixels}
-                    rows.append(row | {"estimate": guess / pixels})
-        means = pd.DataFrame(rows).groupby(["quality", "level"], sort=False).mean().reset_index()
-        return means.assign(bpp=means.groupby("quality")["bits"].transform("sum"))
-
-    name = f"levels_{_slug(images)}"
-    return evaluate_or_load(name, decides, compute, package="compression", recompute=recompute, ship=ship)[0]
+def _curve_decides(study: Study, key: tuple[str, str]) -> dict:
+    codec = study.named(key[0])
+    return {"codec": codec.name, "settings": codec.settings, "qualities": list(codec.qualities),
+            "images": identity(_set_of(study, key[1])), "lpips": study.settings.perceptual}  # fmt: skip
 
 
-def quality_for(points: pd.DataFrame, codec: str, image: str, size: int) -> float:
-    """The quality at which ``codec`` writes ``image`` in about ``size`` bytes, read off its curve (rows of `curves`).
+@measure("curve_{}_{}", _curve_keys, decides=_curve_decides, volatile=("encode_seconds", "decode_seconds"))
+def curve(study: Study, key: tuple[str, str]) -> pd.DataFrame:
+    """`evaluate.rate_distortion` of one codec on one evaluation set."""
+    lpips = metrics.Lpips() if study.settings.perceptual else None
+    return evaluate.rate_distortion([study.named(key[0])], photographs(_set_of(study, key[1])), lpips)
 
-    Between two measured qualities it is interpolated over the logarithm of the size, beyond them it is the last one.
-    Whole where all measured qualities are, as those of JPEG, of a quantiser's parameter or of a list of models.
-    """
-    rows = points[(points["codec"] == codec) & (points["image"] == image)].sort_values("bytes")
-    quality = float(np.interp(np.log(size), np.log(rows["bytes"]), rows["quality"]))
-    return float(round(quality)) if (rows["quality"] % 1 == 0).all() else quality
+
+@measure(
+    "lossless_{}",
+    lambda study: [slug_of(study.images)],
+    decides=lambda study, key: {"images": identity(_set_of(study, key)), "codecs": sorted(baselines.lossless())},
+)
+def lossless(study: Study, key: str) -> pd.DataFrame:
+    """Bits per pixel of files that give back every pixel: columns codec, image, bytes, bpp, exact."""
+    rows = []
+    ours = Baseline(FLOW, (100,), "", study.codec.compress, study.codec.decompress)
+    for codec in (*baselines.lossless().values(), ours):
+        for name, image in photographs(_set_of(study, key)):
+            found = codec.encode(image, codec.qualities[0])
+            exact = bool(np.array_equal(codec.decode(found), image))
+            row = {"codec": codec.name, "image": name, "bytes": len(found), "exact": exact}
+            rows.append(row | {"bpp": 8 * len(found) / (image.shape[0] * image.shape[1])})
+    return pd.DataFrame(rows)
+
+
+@measure(
+    "reencoding_{}_{}",
+    lambda study: [(slug_of(study.images), f"{quality:g}") for quality in study.settings.repeated],
+    decides=lambda study, key: {"model": study.codec.id.hex(), "images": identity(_set_of(study, key[0]))},
+    volatile=("one pass seconds", "encode seconds", "decode seconds"),
+)
+def reencoding(study: Study, key: tuple[str, str]) -> pd.DataFrame:
+    """`evaluate.reencoding` at one quality."""
+    return evaluate.reencoding(study.codec, photographs(_set_of(study, key[0])), [float(key[1])])
+
+
+@measure(
+    "generations_{}",
+    lambda study: study.slugs(),
+    decides=lambda study, key: {"codec": study.named(key).name, "settings": study.named(key).settings,
+                                "generations": study.settings.generations, "start": START[study.parts],
+                                "images": identity(study.parts)},
+)  # fmt: skip
+def generations(study: Study, key: str) -> pd.DataFrame:
+    """`evaluate.generations` of one codec from one PSNR on, photograph by photograph."""
+    codec, found = study.named(key), []
+    flow = study.codec if codec is study.flow else None
+    for name, image in study.unseen_photos(study.parts):
+        quality = evaluate.quality_at(codec, image, START[study.parts])
+        found.append(evaluate.generations(codec, [(name, image)], quality, study.settings.generations, flow))
+    return pd.concat(found, ignore_index=True)
+
+
+@measure(
+    "levels_{}",
+    lambda study: ["held_out" if study.images == "kodak" else slug_of(study.images)],
+    decides=lambda study, key: {"model": study.codec.id.hex(), "qualities": list(study.settings.qualities),
+                                "images": identity("held-out" if key == "held_out" else study.images)},
+)  # fmt: skip
+def levels(study: Study, key: str) -> pd.DataFrame:
+    """Bits per pixel of each level, in the file and as the priors estimate them, mean over an evaluation set: columns
+    quality, level (the top first), bits, estimate, bpp (of all levels together)."""
+    rows = []
+    for quality in study.settings.qualities:
+        for _, photo in photographs("held-out" if key == "held_out" else study.images):
+            estimated = study.codec.estimate(photo, quality)
+            parts = study.codec.levels(photo, quality)
+            pixels = photo.shape[0] * photo.shape[1]
+            for number, (part, guess) in enumerate(zip(parts, estimated, strict=True)):
+                level = "top" if number == 0 else f"level {len(parts) - 1 - number}"
+                row = {"quality": quality, "level": level, "bits": 8 * len(part) / pixels}
+                rows.append(row | {"estimate": guess / pixels})
+    means = pd.DataFrame(rows).groupby(["quality", "level"], sort=False).mean().reset_index()
+    return means.assign(bpp=means.groupby("quality")["bits"].transform("sum"))
+
+
+@measure("published", decides={"files": PUBLISHED, "rd_curves": data.identity("rd_curves")})
+def published(study: Study) -> pd.DataFrame:
+    """Published rate-distortion points on Kodak: columns codec, bpp, psnr, ms_ssim (NaN where not published)."""
+    root, rows = data.fetch("rd_curves"), []
+    for name, file in PUBLISHED.items():
+        path = root / "compressai_kodak" / "results" / "image" / "kodak" / f"{file}.json"
+        points = json.loads(path.read_text(encoding="utf-8"))["results"]
+        similarity = points.get("ms-ssim-rgb", [float("nan")] * len(points["bpp"]))
+        for bpp, psnr, ms_ssim in zip(points["bpp"], points["psnr-rgb"], similarity, strict=True):
+            rows.append({"codec": name, "bpp": bpp, "psnr": psnr, "ms_ssim": ms_ssim})
+    return pd.DataFrame(rows)
 
 
 def cost() -> pd.DataFrame:
@@ -173,79 +252,15 @@ def cost() -> pd.DataFrame:
     Raises:
         UserError: it is missing or damaged.
     """
+    path = Path("figures") / "performance" / "compression.csv"
     try:
-        table = pd.read_csv(paths.ROOT / "figures" / "performance" / "compression.csv")
+        table = pd.read_csv(paths.ROOT / path)
         if table.empty or table.isna().any(axis=None):
             raise ValueError
     except (OSError, ValueError):
-        raise UserError(
-            "figures/performance/compression.csv is missing or damaged; run python -m benchmarks.compression"
-        ) from None
+        raise UserError(f"{path} is missing or damaged; run python -m benchmarks.compression") from None
     return table
 
 
-def published(*, recompute: bool = False, ship: bool = False) -> pd.DataFrame:
-    """Published rate-distortion points on Kodak: columns codec, bpp, psnr, ms_ssim (NaN where not published).
-
-    Raises:
-        DataError: they are not stored and the data set ``rd_curves`` cannot be had.
-    """
-
-    def compute() -> pd.DataFrame:
-        root = data.fetch("rd_curves")
-        rows = []
-        for name, file in PUBLISHED.items():
-            points = json.loads((root / _RESULTS / f"{file}.json").read_text(encoding="utf-8"))["results"]
-            similarity = points.get("ms-ssim-rgb", [float("nan")] * len(points["bpp"]))
-            for bpp, psnr, ms_ssim in zip(points["bpp"], points["psnr-rgb"], similarity, strict=True):
-                rows.append({"codec": name, "bpp": bpp, "psnr": psnr, "ms_ssim": ms_ssim})
-        return pd.DataFrame(rows)
-
-    decides = {"files": PUBLISHED, "rd_curves": data.identity("rd_curves")}
-    return evaluate_or_load("published", decides, compute, package="compression", recompute=recompute, ship=ship)[0]
-
-
-def nearest_quality(curve: pd.DataFrame, psnr: float) -> float:
-    """The quality of a codec (rows of `evaluate.mean_curves`) whose mean PSNR is nearest to ``psnr`` (dB)."""
-    return float(curve.loc[(curve["psnr"] - psnr).abs().idxmin(), "quality"])
-
-
-def classical(settings: ChapterConfig) -> list[Baseline]:
-    """The classical codecs that the preset names, as far as they are at hand."""
-    at_hand = baselines.classical()
-    return [at_hand[name] for name in settings.baselines if name in at_hand]
-
-
-def main() -> None:
-    """Compute and store what is missing."""
-    from lib.checkpoints import train_or_load
-    from lib.compression.codec import load
-    from lib.compression.tasks import ARCHITECTURES, POINTS, make
-
-    parser = argparse.ArgumentParser(prog="python -m lib.compression.study", description=__doc__.split("\n")[0])
-    parser.add_argument("--preset", default="laptop")
-    parser.add_argument("--ship", action="store_true", help="store in checkpoints/ instead of runs/")
-    parser.add_argument("--only", choices=("classical", "learned", "flow"), help="one family of codecs")
-    arguments = parser.parse_args()
-    settings = configs.load("05_image_compression", arguments.preset)
-    wanted = [arguments.only] if arguments.only else ["classical", "learned", "flow"]
-    families: dict[str, list[Baseline]] = {}
-    if "classical" in wanted:
-        families["classical"] = classical(settings)
-        published(ship=arguments.ship)
-    if "learned" in wanted:
-        families["learned"] = []
-        for architecture in ARCHITECTURES:
-            tasks = [make(f"{architecture}_{point}", settings, 0) for point in range(POINTS)]
-            families["learned"].append(baselines.learned_family(architecture, tasks, [train_or_load(t) for t in tasks]))
-    if "flow" in wanted:
-        families["flow"] = [baselines.flow(load(arguments.preset), settings.qualities)]
-    for family in families.values():
-        for images in settings.image_sets:
-            curves(family, images, perceptual=settings.perceptual, ship=arguments.ship)
-
-
 if __name__ == "__main__":
-    from lib.errors import command_line
-
-    command_line(main)
+    store.study_command("compression")

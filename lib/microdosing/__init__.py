@@ -9,7 +9,7 @@ for frame in codec.decompress_sequence(data): ...
 from __future__ import annotations
 
 from lib import config as configs
-from lib.entropy import BitstreamError
+from lib.coding import BitstreamError
 from lib.microdosing.codec import Codec, load
 from lib.microdosing.config import ChapterConfig
 from lib.microdosing.model import MicroRN

@@ -24,19 +24,19 @@ from torch import Tensor
 
 from lib import config as configs
 from lib.checks import real, whole
-from lib.entropy import LARGEST, BitstreamError, SymbolDecoder, SymbolEncoder, Tables
+from lib.coding import LARGEST, BitstreamError, SymbolDecoder, SymbolEncoder, Tables
+from lib.coding.tables import GAUSSIAN_SCALES as SCALES
+from lib.coding.tables import gaussian_cdfs
 from lib.errors import UserError
 from lib.microdosing import motion as motions
 from lib.microdosing import side, stream
 from lib.microdosing.model import (
     MULTIPLE,
-    SCALES,
     STEP_UNIT,
     STRIDE,
     HiFiC,
     HyperPrior,
     MicroRN,
-    gaussian_cdfs,
     padded,
 )
 from lib.microdosing.motion import MotionPrior

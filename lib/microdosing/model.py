@@ -16,7 +16,6 @@ import functools
 import hashlib
 import json
 import math
-from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -25,15 +24,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from lib.entropy import TOTAL
+from lib.coding import exact
+from lib.coding.tables import SMALLEST_SCALE, cumulative, gaussian_cdfs, scale_table
 from lib.errors import UserError
 from lib.microdosing.config import MicroConfig, ModelConfig
 
 STRIDE = 16  # pixels of one position of y
 MULTIPLE = 64  # pixels of one position of z
 SPREAD = 5.0  # of y at the start: with PyTorch's own it is 0.4, and rounding to whole numbers would leave nothing
-SMALLEST_SCALE, LARGEST_SCALE, SCALES = 0.11, 256.0, 64
-WIDEST = 1023  # K of the widest Gaussian table
 HYPER_WIDEST = 63  # K of the hyper-latent's tables
 VERSION = 1  # of what the decoder computes
 
@@ -144,33 +142,6 @@ class Discriminator(nn.Module):
 # --------------------------------------------------------------------------------------------------------- hyper-prior
 
 
-@functools.cache
-def scale_table() -> np.ndarray:
-    """The 64 standard deviations of the Gaussian tables, float64, geometric from 0.11 to 256."""
-    return np.exp(np.linspace(math.log(SMALLEST_SCALE), math.log(LARGEST_SCALE), SCALES))
-
-
-def _cdf(masses: Iterable[float]) -> list[int]:
-    """Cumulative frequencies of 2^16 in which every entry has at least 1."""
-    masses = list(masses)
-    below = np.cumsum(masses) / math.fsum(masses)
-    free = TOTAL - len(masses)
-    inner = [j + int(math.floor(min(mass, 1.0) * free + 0.5)) for j, mass in enumerate(below[:-1].tolist(), 1)]
-    return [0, *inner, TOTAL]
-
-
-@functools.cache
-def gaussian_cdfs() -> tuple[tuple[int, ...], ...]:
-    """Cumulative frequencies of the rounded Gaussians over -K..K; both ends take what lies beyond them."""
-    found = []
-    for scale in scale_table().tolist():
-        k = min(WIDEST, max(2, math.ceil(10 * scale)))
-        upper = [0.5 * math.erfc((j - 0.5) / (scale * math.sqrt(2))) for j in range(k + 1)]  # mass above j - 1/2
-        half = [upper[j] - (upper[j + 1] if j < k else 0.0) for j in range(1, k + 1)]
-        found.append(tuple(_cdf([*reversed(half), 1 - 2 * upper[1], *half])))
-    return tuple(found)
-
-
 class Latents(NamedTuple):
     """What the training pass gives.
 
@@ -257,14 +228,14 @@ class HyperPrior(nn.Module):
             below = torch.sigmoid(logits).clamp(0, 1).numpy()
         for channel, row in enumerate(below):
             mass = np.diff(np.concatenate([[0.0], np.maximum.accumulate(row), [1.0]]))
-            self.hyper_cdfs[channel] = torch.tensor(_cdf(mass.tolist()), dtype=torch.int32)
+            self.hyper_cdfs[channel] = torch.tensor(cumulative(mass.tolist()), dtype=torch.int32)
 
     @functools.cached_property
     def _integers(self) -> dict[str, list[tuple[Tensor, Tensor]]]:
         """Weights and biases of both synthesis networks as integers, float64, on the CPU.
 
         With |x| <= BOUND, in units of UNIT, every partial sum of a convolution is an integer below 2^53, which a
-        float64 holds: the result does not depend on the order of the sums.
+        float64 holds: the result does not depend on the order of the sums (rule 1 of `lib.coding.exact`).
         """
         found = {}
         for name, network in (("means", self.means), ("scales", self.scales)):
@@ -272,8 +243,8 @@ class HyperPrior(nn.Module):
             for layer in (network[0], network[2], network[4]):
                 weight = (layer.weight.detach().double().cpu() / self.WEIGHT_UNIT).round()
                 bias = (layer.bias.detach().double().cpu() / (self.WEIGHT_UNIT * self.UNIT)).round()
-                axes = (0, 2, 3) if isinstance(layer, nn.ConvTranspose2d) else (1, 2, 3)
-                if bool((weight.abs().sum(axes) * (self.BOUND / self.UNIT) + bias.abs() >= 2.0**53).any()):
+                transposed = isinstance(layer, nn.ConvTranspose2d)
+                if not exact.fits(weight, bias.abs(), self.BOUND / self.UNIT, 2**53, transposed):
                     raise UserError("a weight of the hyper-prior is too large for exact sums; train it with a lower lr")
                 layers.append((weight, bias))
         return found
@@ -285,9 +256,9 @@ class HyperPrior(nn.Module):
         x = (z.double() * per_unit).clamp(-limit, limit)
         for number, (weight, bias) in enumerate(self._integers[name]):
             if number < 2:
-                x = F.conv_transpose2d(x, weight, bias, 2, 2, output_padding=1)
+                x = exact.convolve(x, weight, bias, 2, 2, transposed=True)
             else:
-                x = F.conv2d(x, weight, bias, padding=1)
+                x = exact.convolve(x, weight, bias, 1)
             x = (x * self.WEIGHT_UNIT).round_()
             x = x.clamp_(0 if number < 2 else -limit, limit)
         return x * self.UNIT

@@ -18,9 +18,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lib.entropy import BitstreamError, SymbolDecoder, SymbolEncoder
+from lib.coding import BitstreamError, SymbolDecoder, SymbolEncoder
+from lib.coding.tables import GAUSSIAN_SCALES as SCALES
+from lib.coding.tables import scale_table
 from lib.microdosing.config import MotionConfig
-from lib.microdosing.model import SCALES, HyperPrior, Latents, scale_table
+from lib.microdosing.model import HyperPrior, Latents
 
 BLOCK = 16  # pixels of one flow vector
 PER_PIXEL = 4  # flow is coded in quarters of a pixel

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from lib.entropy import SymbolDecoder, SymbolEncoder
+from lib.coding import SymbolDecoder, SymbolEncoder
 from lib.microdosing.codec import LatentCoder, Weights, latent_size
 from lib.microdosing.model import HiFiC, MicroRN
 

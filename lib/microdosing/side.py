@@ -1,6 +1,6 @@
 """Side information: the weights of a MicroRN as bytes.
 
-    C, B, kernel, bits (varints) | step of each tensor (float16) | table of each tensor (byte) | symbols (lib.entropy)
+    C, B, kernel, bits (varints) | step of each tensor (float16) | table of each tensor (byte) | symbols (lib.coding)
 
 Each tensor has its own step; vectors (biases, attention) keep 8 bits, since they are few. Symbols are coded with the
 Gaussian table that costs the least for the tensor.
@@ -15,18 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.entropy import BitstreamError, Reader, SymbolDecoder, SymbolEncoder, Tables, varint
+from lib.coding import BitstreamError, Reader, SymbolDecoder, SymbolEncoder, varint
+from lib.coding.tables import GAUSSIAN_SCALES as SCALES
+from lib.coding.tables import gaussian_cdfs, gaussian_tables
 from lib.microdosing.config import MicroConfig
-from lib.microdosing.model import SCALES, MicroRN, gaussian_cdfs, round_through
+from lib.microdosing.model import MicroRN, round_through
 
 MOST_WEIGHTS = 2**22
 FEWEST_BITS, MOST_BITS = 2, 8
-
-
-@functools.cache
-def tables() -> Tables:
-    """The Gaussian tables alone."""
-    return Tables.of(gaussian_cdfs())
 
 
 @functools.cache
@@ -84,7 +80,7 @@ def pack(tensors: dict[str, Tensor], config: MicroConfig, bits: int) -> bytes:
         chosen.append(table)
         symbols.append(numbers)
         index.append(np.full(len(numbers), table))
-    encoder = SymbolEncoder(tables())
+    encoder = SymbolEncoder(gaussian_tables())
     encoder.put(np.concatenate(symbols), np.concatenate(index))
     sizes = b"".join(varint(number) for number in (config.channels, config.blocks, config.kernel, bits))
     return sizes + np.array(steps, "<f2").tobytes() + bytes(chosen) + encoder.finish()
@@ -109,7 +105,7 @@ def unpack(data: bytes, channels: int) -> tuple[dict[str, Tensor], int]:
     chosen = np.frombuffer(reader.take(len(shapes)), np.uint8)
     if not (np.isfinite(steps).all() and (steps > 0).all() and (chosen < SCALES).all()):
         raise damaged
-    decoder = SymbolDecoder(tables(), data[reader.position :], sum(counts))
+    decoder = SymbolDecoder(gaussian_tables(), data[reader.position :], sum(counts))
     found = {}
     for (name, shape), count, step, table in zip(shapes.items(), counts, steps.tolist(), chosen, strict=True):
         numbers = decoder.get(np.full(count, table))

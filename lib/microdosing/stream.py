@@ -14,17 +14,14 @@ knows where each frame lies: decoding can begin at any key frame. Anything that 
 from __future__ import annotations
 
 import dataclasses
-import struct
-import zlib
 from fractions import Fraction
 
-from lib.entropy import BitstreamError, Reader, varint
+from lib.coding import container
+from lib.coding.container import BitstreamError, Reader, crc, varint
 from lib.microdosing.model import STEP_UNIT
 
 MAGIC = b"MDCS"
 VERSION = 1
-MAX_SIDE = 16384
-MAX_PIXELS = 2**24  # of a frame: 4096 x 4096
 MAX_FRAMES = 2**20
 MAX_BYTES = 2**32  # of a whole stream
 MAX_PART = 2**28  # bytes of a frame
@@ -64,21 +61,17 @@ class Header:
 
 def check_size(width: int, height: int) -> None:
     """Raises `BitstreamError` for frames that are empty or too large for this program."""
-    if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE and width * height <= MAX_PIXELS):
-        raise BitstreamError(
-            f"frames of {width} x {height} pixels cannot be coded: sides are 1 to {MAX_SIDE}, and there are at most "
-            f"{MAX_PIXELS} pixels (4096 x 4096)"
-        )
+    container.check_size(width, height, "frames")
 
 
 def pack(header: Header, side: bytes, frames: list[tuple[bool, bytes]]) -> bytes:
     """The stream; of ``header`` only what describes the frames is read. ``frames``: whether key, and bytes."""
     numbers = (header.width, header.height, round(header.step / STEP_UNIT), *header.rate.as_integer_ratio(), len(side))
     parts = [MAGIC, bytes([VERSION]), header.model, header.motion, *map(varint, numbers)]
-    parts += [struct.pack("<I", zlib.crc32(side)), varint(len(frames))]
-    parts += [varint(2 * len(data) + key) + struct.pack("<I", zlib.crc32(data)) for key, data in frames]
+    parts += [crc(side), varint(len(frames))]
+    parts += [varint(2 * len(data) + key) + crc(data) for key, data in frames]
     start = b"".join(parts)
-    return b"".join([start, struct.pack("<I", zlib.crc32(start)), side, *(data for _, data in frames)])
+    return b"".join([start, crc(start), side, *(data for _, data in frames)])
 
 
 class Stream:
@@ -94,9 +87,7 @@ class Stream:
 
     def __init__(self, data: bytes) -> None:
         reader = Reader(data)
-        if data[: len(MAGIC)] != MAGIC:
-            raise BitstreamError("this is no microdosing stream; give a file that `encode` wrote")
-        reader.take(len(MAGIC))
+        reader.magic(MAGIC, "microdosing stream")
         version = reader.take(1)[0]
         if version != VERSION:
             raise BitstreamError(f"the stream has version {version}, this program reads {VERSION}; encode it again")
@@ -112,10 +103,8 @@ class Stream:
             number = reader.varint(2 * MAX_PART + 1)
             keys.append(bool(number & 1))
             lengths.append(number >> 1)
-            self._crcs.append(struct.unpack("<I", reader.take(4))[0])
-        start = data[: reader.position]
-        if struct.unpack("<I", reader.take(4))[0] != zlib.crc32(start):
-            raise BitstreamError("the header of the stream is damaged (CRC-32 differs); fetch or write it again")
+            self._crcs.append(reader.take(4))
+        reader.end_header()
         check_size(width, height)
         if not (0 < step <= MAX_STEP and 0 < numerator <= MAX_RATE and 0 < denominator <= MAX_RATE and count):
             raise BitstreamError("the header of the stream holds values that this program does not know; encode again")
@@ -128,7 +117,7 @@ class Stream:
             raise BitstreamError(f"{len(data) - end} bytes follow the end of the stream; write it again")
         size = reader.position
         self.side = reader.take(side)
-        if zlib.crc32(self.side) != struct.unpack("<I", side_crc)[0]:
+        if crc(self.side) != side_crc:
             raise BitstreamError("the side information is damaged (CRC-32 differs); fetch or write it again")
         self._data, self._starts = data, [size + side]
         for length in lengths[:-1]:
@@ -146,7 +135,7 @@ class Stream:
         """
         start = self._starts[number]
         data = self._data[start : start + self.header.lengths[number]]
-        if zlib.crc32(data) != self._crcs[number]:
+        if crc(data) != self._crcs[number]:
             raise BitstreamError(f"frame {number} of the stream is damaged (CRC-32 differs); fetch it again")
         return data
 

@@ -31,28 +31,12 @@ from torch import Tensor, nn
 from lib.errors import UserError
 from lib.flows import InvertibleConv1x1
 from lib.flows import standard_normal_log_prob as base_log_prob
+from lib.flows.haar import haar, inverse_haar
 from lib.flows.layers import sum_per_sample
 
 NOISE_FEATURES = 4  # Chebyshev polynomials of log sigma that every layer sees
 
 _OPPONENT = torch.tensor([[1, 1, 1], [1, 0, -1], [-1, 2, -1]]) / torch.tensor([[3.0], [2.0], [6.0]]).sqrt()
-_HAAR = torch.tensor([[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]]).view(4, 1, 2, 2) / 2
-
-
-def haar(x: Tensor) -> tuple[Tensor, Tensor]:
-    """``(N, C, H, W) -> means (N, C, H/2, W/2)`` (twice the mean of each 2x2 block) and details ``(N, 3C, ...)``."""
-    n, c, height, width = x.shape
-    bands = F.conv2d(x.reshape(n * c, 1, height, width), _HAAR.to(x), stride=2).view(n, c, 4, height // 2, width // 2)
-    return bands[:, :, 0], bands[:, :, 1:].transpose(1, 2).reshape(n, 3 * c, height // 2, width // 2)
-
-
-def inverse_haar(means: Tensor, details: Tensor) -> Tensor:
-    """The inverse of `haar`, which is also its transpose."""
-    n, c, height, width = means.shape
-    bands = torch.cat([means[:, :, None], details.view(n, 3, c, height, width).transpose(1, 2)], 2)
-    return F.conv_transpose2d(bands.reshape(n * c, 4, height, width), _HAAR.to(means), stride=2).view(
-        n, c, 2 * height, 2 * width
-    )
 
 
 def noise_features(sigma: Tensor, low: float, high: float) -> Tensor:

@@ -131,9 +131,9 @@ def make_task(model: str, preset: str = "laptop", seed: int = 0, overrides: Mapp
     Raises:
         UserError: unknown model, preset or key, wrong value; names the nearest valid name.
     """
-    known = models()
-    if model not in known:
-        listed = ", ".join(known) or "none"
-        raise UserError(f"unknown model {model!r}{nearest(model, known)}; there are: {listed}")
     package, name = split_name(model)
-    return build_task(package, name, configs.load(known[model], preset, overrides), seed)
+    chapters = {configs.chapter_package(chapter): chapter for chapter in configs.chapters()}
+    if package not in chapters or name not in declared(package):  # only now every chapter is imported
+        known = models()
+        raise UserError(f"unknown model {model!r}{nearest(model, known)}; there are: {', '.join(known) or 'none'}")
+    return build_task(package, name, configs.load(chapters[package], preset, overrides), seed)

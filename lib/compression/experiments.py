@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from lib import data
 from lib.compression.config import ChapterConfig, CodecConfig, LearnedConfig
 from lib.compression.model import FlowCodec
-from lib.crops import Crops, turned
-from lib.training import Task
+from lib.training import Task, task
+from lib.vision.crops import Crops, turned
 
 VALIDATION_STEPS = (2.0, 8.0, 32.0)  # grey levels
 
@@ -188,7 +188,6 @@ class LearnedTask(PhotoTask):
         return {"bpp": float(np.mean(rates)), "psnr": float(np.mean(qualities))}
 
 
-# Each variant changes one thing of the `ablation` preset.
 ABLATIONS: dict[str, dict] = {
     "reference": {},
     "affine": {"coupling": "affine"},
@@ -196,6 +195,7 @@ ABLATIONS: dict[str, dict] = {
     "no_tilde": {"tilde": 0.0},
     "two_factor_outs": {},  # the thesis' Figure 5.2
 }
+"""Each variant changes one thing of the `ablation` preset."""
 ARCHITECTURES = ("factorized", "hyperprior", "mean_scale")
 POINTS = 3  # lambdas of each architecture
 
@@ -208,19 +208,21 @@ def ablated(config: CodecConfig, variant: str) -> CodecConfig:
     return config.model_copy(update=ABLATIONS[variant])
 
 
-MODELS = (
-    "codec",
-    *(f"ablation_{variant}" for variant in ABLATIONS),
-    *(f"{architecture}_{point}" for architecture in ARCHITECTURES for point in range(POINTS)),
-)
+@task("codec")
+def codec(chapter: ChapterConfig, seed: int) -> Task:
+    """The flow codec."""
+    return CodecTask("compression.codec", chapter.codec, chapter, seed)
 
 
-def make(model: str, chapter: ChapterConfig, seed: int) -> Task:
-    """The task of one of `MODELS`, freshly initialised from ``seed``."""
-    name = f"compression.{model}"
-    if model == "codec":
-        return CodecTask(name, chapter.codec, chapter, seed)
-    if model.startswith("ablation_"):
-        return CodecTask(name, ablated(chapter.ablation, model.removeprefix("ablation_")), chapter, seed)
-    architecture, point = model.rsplit("_", 1)
+@task("ablation_{}", ABLATIONS)
+def ablation(chapter: ChapterConfig, seed: int, key: str) -> Task:
+    """A smaller codec, one thing changed."""
+    return CodecTask(f"compression.ablation_{key}", ablated(chapter.ablation, key), chapter, seed)
+
+
+@task("{}_{}", [(name, str(point)) for name in ARCHITECTURES for point in range(POINTS)])
+def learned(chapter: ChapterConfig, seed: int, key: tuple[str, str]) -> Task:
+    """One of CompressAI's models, at one of its lambdas."""
+    architecture, point = key
+    name = f"compression.{architecture}_{point}"
     return LearnedTask(name, architecture, int(point), chapter.learned[architecture], chapter, seed)

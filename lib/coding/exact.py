@@ -146,7 +146,7 @@ class FixedConv2d(nn.Conv2d):
         """Use integer weights from now on, for inference; ``kind`` is what they are multiplied in (None: as fits)."""
         weight, room, back = self.integers()
         device = self.weight.device
-        if bool((weight.abs().flatten(1).sum(1) * self.largest + room >= LIMIT).any()):
+        if not fits(weight, room, self.largest, LIMIT):
             raise AssertionError("integer weights exceed their bound")
         self._offset = None
         grid = back * (UNIT / self.unit)
@@ -175,16 +175,30 @@ class FixedConv2d(nn.Conv2d):
         if self.frozen is None:
             y = F.conv2d(x, self.weight, None, self.stride, self.padding)
             return y + self.offset(t)[:, :, None, None].to(y.dtype)
-        return convolve(x, self.frozen.weight, self.offset(t)[0], self.padding, self.stride)
+        return convolve(x, self.frozen.weight, self.offset(t)[0], self.padding, self.stride).float()
+
+
+def fits(weight: Tensor, bias: Tensor, largest: float, limit: int, transposed: bool = False) -> bool:
+    """Rule 1: whether |bias| + sum |w| * largest is below ``limit`` for each output channel, all integers."""
+    axes = (0, 2, 3) if transposed else (1, 2, 3)
+    return not bool((weight.abs().sum(axes) * largest + bias >= limit).any())
 
 
 def convolve(
-    x: Tensor, weight: Tensor, bias: Tensor, padding: int | tuple[int, ...], stride: int | tuple[int, ...] = 1
-) -> Tensor:
-    """A convolution of `Frozen` weights, ``(N, c_in, H, W)`` -> float32 ``(N, c_out, H', W')``."""
+    x: Tensor, weight: Tensor, bias: Tensor, padding: int | tuple[int, ...], stride: int | tuple[int, ...] = 1,
+    *, transposed: bool = False,
+) -> Tensor:  # fmt: skip
+    """A convolution of integers (times powers of two), ``(N, c_in, H, W)`` -> ``(N, c_out, H', W')``, in the precision
+    of ``weight``.
+
+    ``transposed``: from one position to ``stride`` x ``stride``.
+    """
+    x, bias = x.to(weight.dtype), bias.to(weight.dtype)
+    if transposed:
+        return F.conv_transpose2d(x, weight, bias, stride, padding, output_padding=1)
     # To dilate a 1x1 kernel changes nothing, but on one thread PyTorch takes a slow path for those without.
     dilation = 2 if weight.shape[-1] == 1 else 1
-    return F.conv2d(x.to(weight.dtype), weight, bias.to(weight.dtype), stride, padding, dilation).float()
+    return F.conv2d(x, weight, bias, stride, padding, dilation)
 
 
 _workers: contextvars.ContextVar[tuple[Executor, int] | None] = contextvars.ContextVar("workers", default=None)
