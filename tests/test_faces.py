@@ -13,7 +13,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from lib.faces.tasks import masked_loss, ssim_map
 
 from lib import config, faces, paths, training, video
 from lib.data import actors

@@ -202,6 +202,9 @@ def test_every_table_of_swaps_has_methods_that_do_nothing(judges):
     found = {name: evaluate.gains(rows) | {"temporal": expression.temporal_error(rows)} for name, rows in by}
     assert found["unmoved"]["gain_eyes"] == 0 == found["still"]["gain_mouth"]
     assert found["still"]["temporal"] == pytest.approx(1)
+    assert 0.2 < found["unmoved"]["temporal"] < 1.5  # the head moves, the face does not
+    for name in ("unmoved", "still"):  # nor can the pose pass for an expression
+        assert not table.loc[table["method"] == name, list(expression.OPENINGS)].to_numpy().any()
 
 
 def test_identity_is_retrieved_among_everybody(judges):

@@ -40,8 +40,14 @@ FORMATS = {
     "a two-decoder network for each pair": ".1f",
 }
 """How the columns of the chapter's tables are written."""
-BEST = {"ssim": "max", "psnr": "max", "lpips": "min", "change over time": "min"}
-BEST |= {name: "max" for name in FORMATS if name.startswith(("gain", "cosine", "r ", "dlib", "facenet"))}
+PERFORMANCE = [f"{kind}_{region}" for kind in ("gain", "cosine") for region in REGIONS]
+PERFORMANCE += [f"r_{opening}" for opening in OPENINGS]
+IDENTITY = [f"{judge}_{kind}" for judge in JUDGES for kind in ("retrieved", "margin")]
+"""Columns of `lib.faces.study.summary` on the performance and on identity: more is better."""
+
+
+def _most(columns: list[str]) -> dict[str, str]:
+    return {name.replace("_", " "): "max" for name in columns}
 
 
 @declare_table(
@@ -73,17 +79,15 @@ def _named(table: pd.DataFrame, titles: Mapping[str, str]) -> pd.DataFrame:
 
 @declare_table(
     "expression",
-    "What each method shows of the performance: gain and cosine of the change by the expression, correlation of the "
-    "openings of eyes and mouth with the truth within pairs, error of the change over time (0 perfect, 1 a still "
+    "What each method shows of the performance: gain and cosine of the change by the expression, correlation of "
+    "how far eyes and mouth open with the truth, within pairs; error of the change over time (0 perfect, 1 a still "
     "picture); {n:,} frames of {pairs} pairs of {credit}, unseen performances, stored, preset {preset}.",
     FORMATS,
-    BEST,
+    _most(PERFORMANCE) | {"change over time": "min"},
 )
 def expression(table: pd.DataFrame) -> pd.DataFrame:
     """Columns of `lib.faces.study.summary` that a face without expression fails."""
-    columns = [f"{kind}_{region}" for kind in ("gain", "cosine") for region in REGIONS]
-    columns += [f"r_{opening}" for opening in OPENINGS]
-    return _named(table[["method", *columns, "temporal"]], study.METHODS)
+    return _named(table[["method", *PERFORMANCE, "temporal"]], study.METHODS)
 
 
 @declare_table(
@@ -91,7 +95,7 @@ def expression(table: pd.DataFrame) -> pd.DataFrame:
     "How like the truth each method's answer is, inside the hull: a face *without* the expression is more like it than "
     "the network, so none of these columns is evidence of a performance; {credit}, stored, preset {preset}.",
     FORMATS,
-    BEST,
+    {"ssim": "max", "psnr": "max", "lpips": "min"},
 )
 def likeness(table: pd.DataFrame) -> pd.DataFrame:
     """SSIM, PSNR and LPIPS of `lib.faces.study.summary`."""
@@ -104,12 +108,11 @@ def likeness(table: pd.DataFrame) -> pd.DataFrame:
     "cosine over the nearest other person, by two judges; FaceNet has no part in the pipeline; {credit}, stored, "
     "preset {preset}.",
     FORMATS,
-    BEST,
+    _most(IDENTITY),
 )
 def identity_table(table: pd.DataFrame) -> pd.DataFrame:
     """Retrieval and margin of `lib.faces.study.summary`."""
-    columns = [f"{judge}_{kind}" for judge in JUDGES for kind in ("retrieved", "margin")]
-    return _named(table[["method", *columns]], study.METHODS)
+    return _named(table[["method", *IDENTITY]], study.METHODS)
 
 
 def compositing_means(table: pd.DataFrame) -> pd.DataFrame:
