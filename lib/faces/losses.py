@@ -31,7 +31,9 @@ def ssim_map(x: Tensor, y: Tensor) -> Tensor:
     """
     # as matrix products: on a CPU several times as fast as convolutions of one channel
     rows, columns = _window(x.shape[2], x.device), _window(x.shape[3], x.device).T
-    mx, my, xx, yy, xy = rows @ torch.stack([x, y, x * x, y * y, x * y]).contiguous() @ columns
+    with torch.autocast(x.device.type, enabled=False):  # variances are small differences: in bf16 they are noise
+        x, y = x.float(), y.float()
+        mx, my, xx, yy, xy = rows @ torch.stack([x, y, x * x, y * y, x * y]).contiguous() @ columns
     vx, vy, cov = xx - mx * mx, yy - my * my, xy - mx * my
     c1, c2 = 0.01**2, 0.03**2
     found = (2 * mx * my + c1) * (2 * cov + c2) / ((mx * mx + my * my + c1) * (vx + vy + c2))
