@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import runpy
 import subprocess
 from fractions import Fraction
@@ -14,19 +13,19 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from lib.faces.tasks import MODELS, masked_loss, ssim_map
 
 from lib import config, faces, paths, training, video
 from lib.data import actors
 from lib.errors import UserError
-from lib.faces import baselines, composite, evaluate, measures, people
+from lib.faces import baselines, composite, measures, people
 from lib.faces.align import _MIRROR, align, hull_mask, template
 from lib.faces.comb import FULL_WIDTHS, Comb, growth, side
 from lib.faces.detect import CHOICES, DlibDetector, Face, choose, track
 from lib.faces.evaluate import inside
+from lib.faces.losses import masked_loss, ssim_map
 from lib.faces.pipeline import LABEL, Swapper, labelled
 from lib.faces.stabilise import jitter, perturbed_boxes, smooth
-from lib.faces.truth import truth
+from lib.faces.truth import infer, truth
 
 SMALL = (8, 8, 8, 8)  # up to 32 pixels
 
@@ -363,13 +362,11 @@ def test_a_network_is_asked_with_and_without_sharpening():
     torch.manual_seed(0)
     network = Comb(["alma", "bruno"], SMALL, 6)
     crops = np.random.default_rng(0).integers(0, 255, (3, 32, 32, 3), np.uint8)
-    plain = evaluate.infer(network, crops, "alma", sharpness=0)
+    plain = infer(network, crops, "alma", sharpness=0)
     with torch.no_grad():
         said = network(torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 255, "alma").permute(0, 2, 3, 1).numpy()
     np.testing.assert_allclose(plain, said, atol=1e-5)
-    np.testing.assert_allclose(
-        evaluate.infer(network, crops, "alma"), [composite.sharpen(face) for face in plain], atol=1e-5
-    )
+    np.testing.assert_allclose(infer(network, crops, "alma"), [composite.sharpen(face) for face in plain], atol=1e-5)
 
 
 def test_compositing_refuses_what_does_not_fit(scene):
@@ -456,7 +453,7 @@ def test_the_tasks_and_their_presets(cache):
     assert config.load("03_face_swapping", "laptop").comb.side == 128
     assert config.load("03_face_swapping", "full").comb.side == 1024
     assert config.load("03_face_swapping", "full").comb.widths == FULL_WIDTHS
-    assert faces.TASKS == MODELS
+    assert {"faces.comb", "faces.wide", "faces.late"} <= set(training.models())
     tasks = {name: training.make_task(f"faces.{name}", "smoke") for name in ("comb", "direct", "pair_1", "twin_0")}
     assert tasks["direct"].config.growth == (0, 0, 0, 1)
     assert tasks["twin_0"].model.shared == 0 and len(tasks["twin_0"].names) == 2
@@ -642,4 +639,3 @@ def test_load_explains_how_to_train(monkeypatch, tmp_path):
         faces.load("smoke", "real")
     with pytest.raises(UserError, match="rendered or real"):
         faces.load("smoke", "reel")
-    assert json.dumps(MODELS)

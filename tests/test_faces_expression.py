@@ -187,6 +187,8 @@ def judges(monkeypatch):
     """Judges that need no weights: the mean colour, and where the landmarks lie."""
     found = {"dlib": lambda image, _: image.mean((0, 1)) / 255, "facenet": lambda _, points: points[:27].ravel()}
     monkeypatch.setattr(evaluate, "JUDGES", found)
+    monkeypatch.setattr(evaluate, "JUDGED", 1)
+    monkeypatch.setattr(real, "JUDGED", 1)
     monkeypatch.setattr(metrics, "Lpips", lambda: lambda a, b: (a - b).abs().mean().reshape(1))
     monkeypatch.setattr(people, "rendered", pictures_of)
 
@@ -202,6 +204,9 @@ def test_every_table_of_swaps_has_methods_that_do_nothing(judges):
     found = {name: evaluate.gains(rows) | {"temporal": expression.temporal_error(rows)} for name, rows in by}
     assert found["unmoved"]["gain_eyes"] == 0 == found["still"]["gain_mouth"]
     assert found["still"]["temporal"] == pytest.approx(1)
+    assert 0.2 < found["unmoved"]["temporal"] < 1.5  # the head moves, the face does not
+    for name in ("unmoved", "still"):  # nor can the pose pass for an expression
+        assert not table.loc[table["method"] == name, list(expression.OPENINGS)].to_numpy().any()
 
 
 def test_identity_is_retrieved_among_everybody(judges):

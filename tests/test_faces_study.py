@@ -14,14 +14,15 @@ import pytest
 import torch
 from PIL import Image
 
-from lib import checkpoints, config, paths, studies, training
+from lib import config, paths, plotting, store, training
 from lib.errors import UserError
-from lib.faces import evaluate, figures, people, study, tasks
+from lib.faces import evaluate, experiments, expression, figures, people, pictures, stability, study, tables
 from lib.faces.align import template
 from lib.faces.comb import FULL_WIDTHS, Comb
 from lib.faces.composite import METHODS
 from lib.faces.pipeline import Swapper
 from lib.faces.stabilise import carry, jitter
+from lib.store import weights
 
 SMALL = (8, 8, 8, 8)  # up to 32 pixels
 
@@ -31,7 +32,7 @@ def folders(tmp_path, monkeypatch):
     """Crops and runs go to a fresh folder; nothing shipped is found."""
     monkeypatch.setattr(paths, "cache", lambda: tmp_path / "cache")
     monkeypatch.setenv("GMMP_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setattr(checkpoints.paths, "CHECKPOINTS", tmp_path / "checkpoints")
+    monkeypatch.setattr(paths, "CHECKPOINTS", tmp_path / "checkpoints")
     return tmp_path
 
 
@@ -79,27 +80,22 @@ def test_flow_stays_within_stretches_that_have_a_face():
         carry(shown, noisy, 0)
 
 
-def test_every_way_to_follow_a_film_is_measured():
-    frames, exact = study.clip("alma", 6, 160)
-    torch.manual_seed(0)
-    swapper = Swapper(Comb(["alma", "bruno"], SMALL, 6), boxes=3, window=5)
-    rows = pd.DataFrame(evaluate.stability_rows(swapper, "a", frames, "bruno", exact))
-    assert list(rows["track"]) == list(evaluate.TRACKS)
-    assert np.isfinite(rows[["jitter", "error", "flicker"]]).all().all()
-    assert rows.set_index("track").loc["both", "jitter"] < rows.set_index("track").loc["raw", "jitter"]
+def test_every_way_to_follow_a_film_is_measured_beside_one_that_does_not_move():
+    frames, exact = pictures.clip("alma", 6, 160)
+    rows = pd.DataFrame(stability.stability_rows("a", frames, 3, 5, exact))
+    assert list(rows["track"]) == list(stability.TRACKS)
+    assert np.isfinite(rows[["jitter", "error"]]).all().all()
+    by = rows.set_index("track")
+    assert by.loc["both", "jitter"] < by.loc["raw", "jitter"] and by.loc["still", "jitter"] < 1e-9
+    assert by.loc["still", "error"] > by.loc["both", "error"]
 
 
 # ------------------------------------------------------------------------------------------------------------- pictures
 
 
-def test_tiles_survive_as_a_table():
-    tiles = np.random.default_rng(0).integers(0, 255, (2, 3, 8, 9, 3), dtype=np.uint8)
-    np.testing.assert_array_equal(study.from_rows(study.to_rows(tiles)), tiles)
-
-
 def test_an_animation_repeats_and_shows_clips_side_by_side():
     clips = [np.random.default_rng(k).integers(0, 255, (4, 8, 8, 3), dtype=np.uint8) for k in range(2)]
-    picture = Image.open(io.BytesIO(study.animation(clips, 10)))
+    picture = Image.open(io.BytesIO(pictures.animation(clips, 10)))
     assert (picture.n_frames, picture.size, picture.format) == (4, (16, 8), "PNG")
     assert picture.info["loop"] == 0
 
@@ -108,7 +104,7 @@ def test_a_matrix_of_swaps_has_the_performance_first():
     torch.manual_seed(0)
     network = Comb(["alma", "bruno", "chika"], SMALL, 6).eval()
     faces = {name: random_faces(k) for k, name in enumerate(network.identities)}
-    tiles = study.swap_matrix(network, faces, 1)
+    tiles = pictures.swap_matrix(network, faces, 1)
     assert tiles.shape == (3, 4, 32, 32, 3)
     for row, each in enumerate(faces.values()):
         np.testing.assert_array_equal(tiles[row, 0], each.images[1])
@@ -116,14 +112,35 @@ def test_a_matrix_of_swaps_has_the_performance_first():
 
 
 def test_pictures_of_the_pipeline_and_difficult_cases():
-    cases = study.difficult("alma", 96)
-    assert len(cases) == len(study.DIFFICULT)
+    cases = pictures.difficult("alma", 96)
+    assert len(cases) == len(pictures.DIFFICULT)
     assert (cases[0][0] != cases[3][0]).any()  # the hand
     torch.manual_seed(0)
     swapper = Swapper(Comb(["alma", "bruno"], SMALL, 6), boxes=1, window=5)
-    pictures = study.pipeline_pictures(swapper, *cases[0], "bruno")
-    assert [len(picture) for picture in pictures] == [96, 32, 32, 32, 96]
-    assert all(picture.dtype == np.uint8 for picture in pictures)
+    shown = pictures.pipeline_pictures(swapper, *cases[0], "bruno")
+    assert [len(picture) for picture in shown] == [96, 32, 32, 32, 96]
+    assert all(picture.dtype == np.uint8 for picture in shown)
+
+
+def swap_rows(seed: int = 0, methods=study.METHODS) -> pd.DataFrame:
+    """Random rows of a table of swaps: two pairs, two frames each."""
+    rng, rows = np.random.default_rng(seed), []
+    columns = [
+        "ssim",
+        "psnr",
+        "lpips",
+        "wrong",
+        "change",
+        *(f"{j}_{k}" for j in evaluate.JUDGES for k in ("own", "other")),
+    ]
+    columns += [f"{region}_{name}" for region in expression.REGIONS for name in expression.SUMS]
+    columns += [f"{opening}{end}" for opening in expression.OPENINGS for end in ("", "_truth")]
+    for method in methods:
+        for target, source in (("a", "b"), ("b", "a")):
+            for frame in range(2):
+                row = {"method": method, "target": target, "source": source, "frame": frame}
+                rows.append(row | {name: rng.random() for name in columns})
+    return pd.DataFrame(rows)
 
 
 def test_the_drawings():
@@ -132,38 +149,45 @@ def test_the_drawings():
     def tile() -> np.ndarray:
         return rng.integers(0, 255, (16, 16, 3), dtype=np.uint8)
 
-    table = pd.DataFrame(
-        [
-            {"method": m, "target": "a", "source": "b", "frame": 0}
-            | {c: rng.random() for c in ("ssim", "lpips", "expression", "light", "contrast", "seam")}
-            | {"to_source": 0.9, "to_target": 0.8}
-            for m in (*study.METHODS, *METHODS)
-        ]
-    )
+    def face() -> np.ndarray:
+        return rng.random((16, 16, 3)).astype(np.float32)
+
+    table, ways = swap_rows(), [*METHODS, "unswapped"]
+    composites = pd.DataFrame({"method": ways, **{c: rng.random(len(ways)) for c in ("light", "contrast", "seam")}})
+    composites = composites.assign(light_truth=0.1, contrast_truth=0.2)
     log = pd.DataFrame(
         {"step": [1, 2, 3, 4], "ssim": [0.1, 0.2, 0.3, 0.4], "level": [0, 0, 1, 1], "beta": [1, 1, 0, 1]}
     )
-    followed = {name: rng.random((5, 68, 2)) for name in evaluate.TRACKS}
+    followed = {name: rng.random((5, 68, 2)) for name in ("raw", "averaged", "filtered")}
     levels = [np.stack([tile(), tile()]), np.zeros((2, 8, 8, 3), np.uint8)]
+    parts = {name: table[table["method"] == name] for name in ("comb", "warp")}
     drawn = [
-        figures.pipeline([tile() for _ in study.STEPS]),
+        figures.pipeline([tile() for _ in pictures.STEPS]),
         figures.comb(tile(), {"alma": tile(), "bruno": tile()}),
+        figures.data({"alma": [tile()], "bruno": [tile()]}),
         figures.strip(tile(), levels, ("alma", "as bruno")),
-        figures.matrix(np.stack([[tile() for _ in range(3)] for _ in range(2)]), ["a", "b"]),
-        figures.compared(np.stack([[tile() for _ in range(len(study.METHODS) + 2)]]), list(study.METHODS.values())),
-        figures.compositing({"target": tile(), **{name: tile() for name in METHODS}}),
-        figures.explored({"target": tile(), "swap": tile()}, {"SSIM": 0.5}),
-        figures.training(log, 32)[0],
-        figures.scores(table, study.METHODS)[0],
-        figures.identity(table, "people")[0],
-        figures.compositing_scores(table)[0],
-        figures.landmark_traces(followed, evaluate.TRACKS, followed["raw"])[0],
-        figures.parameters(study.parameters(FULL_WIDTHS, 512))[0],
-        figures.stages(pd.DataFrame({"stage": ["read"], "milliseconds": [1.0]}))[0],
+        figures.matrix(np.stack([[tile() for _ in range(3)] for _ in range(2)]), ["a", "b"], "a title"),
+        figures.performance(np.stack([[tile() for _ in range(5)]]), ["frame 0"], 0.1),
+        figures.gains(
+            tables.gain_table(parts), {"comb": "comb", "warp": "warp"}, dict.fromkeys(expression.REGIONS, 0.5)
+        ),
+        figures.clip([[tile()], [tile()]], ["a", "b"]),
+        figures.failures([tile()], [tile()], ["hard"], "b"),
+        figures.late([tile()], [tile()], ["new"]),
+        figures.compositing(face(), face(), {name: face() for name in METHODS}),
+        figures.training(log, 32),
+        figures.identity(table),
+        figures.compositing_scores(tables.compositing_means(composites)),
+        figures.landmark_traces(followed, followed["raw"]),
+        figures.parameters(study.parameters(FULL_WIDTHS, 512)),
+        figures.stages(pd.DataFrame({"stage": ["read"], "milliseconds": [1.0]})),
     ]
-    for figure in drawn:
-        assert figure.axes
-        plt.close(figure)
+    for one in drawn:
+        assert isinstance(one, plotting.Drawing) and one.figure.axes
+        plt.close(one.figure)
+    figure = figures.explored({"target": tile(), "swap": tile()}, {"gain mouth": 0.5})
+    assert figure.axes
+    plt.close(figure)
 
 
 # --------------------------------------------------------------------------------------------------------------- tables
@@ -176,13 +200,24 @@ def test_parameters_against_people():
     np.testing.assert_allclose(table.loc[[2, 4, 8], "separate decoders"], [69.2, 115.4, 207.6], atol=0.1)
 
 
-def test_a_summary_keeps_the_order_and_counts_identities():
-    rows = [("b", 0.5, 0.9, 0.1), ("a", 0.7, 0.2, 0.3), ("b", 0.7, 0.1, 0.2)]
-    table = pd.DataFrame(rows, columns=["method", "ssim", "to_source", "to_target"])
-    table = table.assign(target="x", source="y", frame=0)
+def test_a_summary_has_every_method_in_its_order_and_rows_without_a_judge_do_not_count():
+    table = swap_rows(methods=("b", "a"))
+    judged = [f"{judge}_{kind}" for judge in evaluate.JUDGES for kind in ("own", "other")]
+    table.loc[table["frame"] == 1, [*judged, "lpips", "wrong"]] = np.nan
+    table.loc[table["frame"] == 0, "dlib_own"] = [2, -2, 2, 2]
     found = study.summary(table)
-    assert list(found["method"]) == ["b", "a"]
-    assert list(found["identity"]) == [50, 0] and found["ssim"][0] == pytest.approx(0.6)
+    assert list(found["method"]) == ["b", "a"] and list(found["dlib_retrieved"]) == [50, 100]
+    assert np.isfinite(found.drop(columns="method")).all().all()
+    first = table[table["method"] == "b"]
+    assert found["gain_eyes"][0] == pytest.approx(first["eyes_to"].sum() / first["eyes_tt"].sum())
+    for made in (tables.expression, tables.likeness, tables.identity_table):
+        assert list(made(found.assign(method=["comb", "still"])).frame["method"]) == ["comb", "null: still picture"]
+
+
+def test_gains_have_an_interval_over_pairs():
+    found = tables.gain_table({"comb": swap_rows(methods=("comb",))})
+    assert (found["low"] <= found["gain"]).all() and (found["gain"] <= found["high"]).all()
+    assert (found["pairs"] == 2).all() and list(found["region"]) == list(expression.REGIONS)
 
 
 def test_the_cost_of_every_level():
@@ -197,38 +232,21 @@ def test_compositing_is_measured_in_every_way():
     torch.manual_seed(0)
     network = Comb(["alma", "bruno"], SMALL, 6).eval()
     table = evaluate.compositing_table(network, [("alma", "bruno")], 2, every=2)
-    assert list(table["method"]) == list(METHODS)
+    assert list(table["method"]) == [*METHODS, "unswapped"]
     assert np.isfinite(table[["light", "contrast", "seam", "light_truth", "contrast_truth"]]).all().all()
     light = table.set_index("method")["light"]
-    assert light["copy4"] < light["copy2"] < light["plain"]
+    assert light["unswapped"] == 0 <= light["copy4"] < light["copy2"] < light["plain"]
 
 
-def test_real_people_are_measured_without_a_truth():
-    torch.manual_seed(0)
-    network = Comb(["one", "two"], SMALL, 6).eval()
-    shot = people.shots(1, 2)
-    made = {
-        name: [people.rendered_crop(each.render(actor, 128, 1), 32)[:2] for each in shot]
-        for name, actor in (("one", "alma"), ("two", "dayo"))
-    }
-    faces = {name: people.Faces(*(np.stack(part) for part in zip(*two, strict=True))) for name, two in made.items()}
-    table = evaluate.real_table(network, faces)
-    assert table[["target", "source"]].drop_duplicates().values.tolist() == [["one", "two"], ["two", "one"]]
-    assert np.isfinite(table.drop(columns=["target", "source"])).all().all()
-
-
-def test_a_stored_table_is_loaded_without_its_networks(folders, monkeypatch, capsys):
-    chapter = config.load("03_face_swapping", "smoke")
-    first = study.Study(chapter)
-    monkeypatch.setattr(studies, "train_or_load", lambda *_, **__: checkpoints.Provenance(None, "", pd.DataFrame(), {}))
-    made = first.compositing()
-    assert set(made["method"]) == set(METHODS) and set(first.runs) == {"comb"}
-    second = study.Study(chapter)
-    pd.testing.assert_frame_equal(second.compositing(), made)
-    assert not second.runs
-    assert "loaded" in capsys.readouterr().out
-    assert not study.Study(config.load("03_face_swapping", "smoke", {"comb.l1": 0.5})).compositing(ship=True).empty
-    assert (folders / "checkpoints" / "faces" / "compositing.csv").is_file()
+def test_a_stored_table_is_loaded_without_its_networks(folders, capsys):
+    changes = {"frames": 4, "comb.train.steps": 4}
+    first = study.Study("smoke", overrides=changes)
+    made = first.tables["compositing"]
+    assert set(made["method"]) == {*METHODS, "unswapped"} and set(first.models.runs) == {"comb"}
+    second = study.Study("smoke", overrides=changes)
+    pd.testing.assert_frame_equal(second.tables["compositing"], made)
+    assert not second.models.runs
+    assert "loading" in capsys.readouterr().out
 
 
 def test_the_command_names_the_tables_that_there_are():
@@ -244,13 +262,13 @@ def test_the_command_names_the_tables_that_there_are():
 
 def test_compared_networks_take_as_long_and_see_each_person_as_often():
     chapter = config.load("03_face_swapping", "laptop")
-    made = {name: tasks.make(name, chapter, 0) for name in tasks.MODELS}
+    made = {name: training.build_task("faces", name, chapter) for name in store.Models("03_face_swapping").names}
     steps = {name: task.config.train.steps for name, task in made.items()}
     assert steps["pair_0"] / 2 == steps["comb"] / len(chapter.people)
     assert steps["twin_0"] / steps["pair_0"] == pytest.approx(steps["direct"] / steps["comb"], rel=0.01)
     assert not set(made["pair_0"].names) & set(made["pair_1"].names)
     assert made["twin_0"].names == made["pair_0"].names
-    assert len(made["real"].names) == 8 and made["late"].names == (tasks.LATE,)
+    assert len(made["real"].names) == 8 and made["late"].names == (experiments.LATE,)
 
 
 def test_matching_draws_mean_codes_together():
@@ -286,10 +304,10 @@ def test_half_precision_checkpoints_that_ship_are_small():
     chapter = config.load("03_face_swapping", "laptop")
     total = 0
     for name in ("comb", "real"):
-        task = tasks.make(name, chapter, 0)
+        task = training.build_task("faces", name, chapter)
         for tensor in task.weights().values():
             total += tensor.numel() * (2 if tensor.is_floating_point() else tensor.element_size())
-    branch = next(iter(tasks.make("late", chapter, 0).model.branches.values()))
+    branch = next(iter(training.build_task("faces", "late", chapter).model.branches.values()))
     total += sum(2 * p.numel() for p in branch.parameters())
     assert total < 12e6
 
@@ -308,12 +326,12 @@ def test_a_person_is_added_and_a_strip_is_kept(folders):
     assert {"ssim_reconstruction", "ssim_swap"} <= set(result.metrics)
     for name, value in comb.model.encoder.state_dict().items():
         assert torch.equal(late.model.encoder.state_dict()[name], value)
-    start, end = comb.model.branches["alma"].state_dict(), late.model.branches[tasks.LATE].state_dict()
+    start, end = comb.model.branches["alma"].state_dict(), late.model.branches[experiments.LATE].state_dict()
     assert any(not torch.equal(start[name], end[name]) for name in start)
-    tensors, _ = checkpoints.load(result.path)
+    tensors, _ = weights.load(result.path)
     assert set(tensors) == set(start)  # the file holds one branch
     again = training.make_task("faces.late", "smoke", overrides=changes)
-    checkpoints.train_or_load(again, device="cpu")
+    store.train_or_load(again, device="cpu")
     picture = torch.rand(1, 3, 32, 32)
     with torch.no_grad():
-        assert torch.equal(again.model(picture, tasks.LATE), late.eval().model(picture, tasks.LATE))
+        assert torch.equal(again.model(picture, experiments.LATE), late.eval().model(picture, experiments.LATE))

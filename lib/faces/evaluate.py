@@ -190,10 +190,9 @@ def swap_table(
 
     Returns:
         ``method, target, source, frame``; of the face inside the source's hull ``ssim, psnr``; of its change by the
-        expression the sums of `change_row`; `lib.faces.expression.OPENINGS` and, as ``<opening>_truth``, those of the
-        truth, read by the same predictor; ``wrong`` and ``change`` of `lib.faces.expression.temporal_sums` from this
-        frame to the next (NaN for the last); in each `JUDGED`-th row of a method ``lpips`` and, of the composite,
-        `identity_row` (else NaN).
+        expression the sums of `change_row`; `opened` and, as ``<opening>_truth``, that of the truth; ``wrong`` and
+        ``change`` of `lib.faces.expression.temporal_sums` from this frame to the next (NaN for the last); in each
+        `JUDGED`-th row of a method ``lpips`` and, of the composite, `identity_row` (else NaN).
     """
     from lib.vision.metrics import Lpips
 
@@ -202,7 +201,7 @@ def swap_table(
     known = gallery(people.rendered(list(names), known_frames(frames), size, "validation", False), 2)
     for number, (target, source) in enumerate(pairs):
         found, following = _clip(target, source, frames, size, every)
-        wanted = [openings(crop_landmarks(each.source)) for each in found]
+        wanted = [opened(each.source, each.rest.source) for each in found]
         for name, method in methods.items():
             if source not in method.identities:
                 continue
@@ -212,7 +211,7 @@ def swap_table(
                 row = {"method": name, "target": target, "source": source, "frame": index * every}
                 row |= inside(shown[index], *_right(each))
                 row |= change_row(each, shown[index], calm[index])
-                row |= openings(crop_landmarks(to8(shown[index])))
+                row |= opened(to8(shown[index]), to8(calm[index]))
                 row |= {f"{key}_truth": value for key, value in wanted[index].items()}
                 if index < len(following):
                     row |= _step((each, following[index]), (shown[index], after[index]))
@@ -229,7 +228,19 @@ def _clip(target: str, source: str, frames: int, size: int, every: int) -> tuple
     found = [truth(target, source, shot, size, rest=True) for shot in shots[::every]]
     if every == 1:
         return found, found[1:]
-    return found, [truth(target, source, shot, size) for shot in shots[1::every]][: len(found)]
+    return found, [truth(target, source, shot, size, rest=True) for shot in shots[1::every]][: len(found)]
+
+
+def opened(shown: np.ndarray, calm: np.ndarray) -> dict[str, float]:
+    """By how much the expression changes each of `lib.faces.expression.OPENINGS`, as the landmark predictor reads it.
+
+    The pose changes what is read, too; the difference to the same face at rest does not contain it.
+
+    Args:
+        shown, calm: crops with and without the expression, uint8 ``(N, N, 3)``.
+    """
+    with_it, without = (openings(crop_landmarks(face)) for face in (shown, calm))
+    return {name: value - without[name] for name, value in with_it.items()}
 
 
 def _step(frames: Sequence[Truth], answers: Sequence[np.ndarray]) -> dict[str, float]:
@@ -276,7 +287,7 @@ def compositing_table(network: Comb, pairs: Iterable[tuple[str, str]], frames: i
     Returns:
         ``method, target, source, frame``, then ``light`` (stops), ``contrast`` (relative) and ``seam`` (grey levels a
         pixel) against the target's own face, and ``light_truth`` and ``contrast_truth`` against the exact swap, whose
-        skin is the source's.
+        skin is the source's. ``unswapped`` is the target itself.
     """
     rows, size = [], side(network.level)
     for target, source in pairs:
@@ -284,19 +295,10 @@ def compositing_table(network: Comb, pairs: Iterable[tuple[str, str]], frames: i
         for index, (out, each) in enumerate(zip(answer(network, found, source), found, strict=True)):
             right, plate = (image.astype(np.float32) / 255 for image in (each.source, each.target))
             mask, core = masks(each.target_landmarks, size)
-            for name in METHODS:
-                shown = composite(out, plate, mask, name)
-                rows.append(
-                    {
-                        "method": name,
-                        "target": target,
-                        "source": source,
-                        "frame": index * every,
-                        "light": light_error(shown, plate, core),
-                        "contrast": contrast_error(shown, plate, core),
-                        "seam": seam(shown, plate, mask),
-                        "light_truth": light_error(shown, right, core),
-                        "contrast_truth": contrast_error(shown, right, core),
-                    }
-                )
+            shown = {name: composite(out, plate, mask, name) for name in METHODS} | {"unswapped": plate}
+            for name, picture in shown.items():
+                row = {"method": name, "target": target, "source": source, "frame": index * every}
+                row |= {"light": light_error(picture, plate, core), "contrast": contrast_error(picture, plate, core)}
+                row |= {"seam": seam(picture, plate, mask), "light_truth": light_error(picture, right, core)}
+                rows.append(row | {"contrast_truth": contrast_error(picture, right, core)})
     return pd.DataFrame(rows)

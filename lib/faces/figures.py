@@ -1,8 +1,7 @@
-"""Drawings of chapter 3. Each returns the figure, or the figure and the data behind it, for `lib.plotting.save`."""
+"""Figures of chapter 3, each with its name and its caption."""
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,10 +11,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lib import plotting
-from lib.plotting import COLOURS, INK, MUTED, Diagram, curve
+from lib.faces import study
+from lib.faces.evaluate import JUDGES
+from lib.faces.expression import REGIONS
+from lib.faces.stability import TRACKS
+from lib.plotting import COLOURS, INK, MUTED, Diagram, curve, declare_figure
 
-Drawing = tuple[Figure, Any]
-
+Drawn = tuple[Figure, Any]
 LABELS = {
     "plain": "plain",
     "contrast": "contrast",
@@ -25,12 +27,18 @@ LABELS = {
     "copy4_contrast": "4 bands,\ncontrast",
     "poisson": "Poisson",
     "copy_paste": "cut",
+    "unswapped": "null: not\nswapped",
 }
 """Ways of compositing, as pictures name them."""
 
 
+@declare_figure(
+    "pipeline",
+    "Synthetic: the pipeline on a frame of one rendered actor, with the face of another ({credit}); exact landmarks, "
+    "preset {preset}, comb.",
+)
 def pipeline(pictures: Sequence[np.ndarray]) -> Figure:
-    """The pipeline on one frame: pictures of `lib.faces.study.STEPS`, in order (thesis, figure 3.1)."""
+    """The pipeline on one frame: pictures of `lib.faces.pictures.STEPS`, in order."""
     d = Diagram(height=1.75)
     steps = ("find and steady\nlandmarks", "normalise", "comb, branch\nof the source", "composite", "undo, paste")
     nodes = []
@@ -43,6 +51,11 @@ def pipeline(pictures: Sequence[np.ndarray]) -> Figure:
     return d.fig
 
 
+@declare_figure(
+    "comb",
+    "The comb network, with four of its branches. The crops are real outputs for the frame on the left ({credit}; only "
+    "the face is trained, what surrounds it is left to the composite); preset {preset}.",
+)
 def comb(target: np.ndarray, outputs: Mapping[str, np.ndarray]) -> Figure:
     """The comb network: one encoder, the shared first decoder levels, one branch a person."""
     d = Diagram(height=2.7)
@@ -65,17 +78,52 @@ def comb(target: np.ndarray, outputs: Mapping[str, np.ndarray]) -> Figure:
     return d.fig
 
 
+@declare_figure(
+    "parameters",
+    "Parameters at the published size against the number of people: one comb, and one decoder for each person.",
+)
+def parameters(table: pd.DataFrame) -> Drawn:
+    """Parameters against the number of people (`lib.faces.study.parameters`)."""
+    fig, ax = plt.subplots(figsize=plotting.size(2.3, half=True))
+    comb, separate = (table[name].diff().iloc[1] for name in ("comb", "separate decoders"))
+    half = 1 - comb / separate
+    curve(ax, table["people"], table["comb"], "comb", marker="o")
+    curve(ax, table["people"], table["separate decoders"], "separate decoders", marker="o")
+    ax.set(
+        xlabel="people",
+        ylabel="million parameters",
+        title=f"{half:.0%} of each further person is saved",
+        ylim=(0, None),
+    )
+    ax.set_xticks(table["people"])
+    ax.legend()
+    return fig, table
+
+
+@declare_figure(
+    "data", "The eight {credit}, aligned, {side} pixels, in frames that are not trained on; preset {preset}."
+)
+def data(rows: Mapping[str, np.ndarray]) -> Figure:
+    """Crops of each person in a row."""
+    width = min(map(len, rows.values()))
+    shown = [picture for row in rows.values() for picture in row[:width]]
+    return plotting.image_grid(shown, rows=len(rows), row_titles=list(rows), tile=0.5, gap=0.03)
+
+
+@declare_figure(
+    "strip",
+    "The first actor, and the swap to the second, at the end of every level; {credit}, preset {preset}, comb.",
+)
 def strip(truth: np.ndarray, levels: Sequence[np.ndarray], names: tuple[str, str]) -> Figure:
     """One face at the end of every level of the training, and its swap (`lib.faces.study.Study.strip`)."""
     shown = [picture for picture in levels if picture.any()]
     images = [*(picture[0] for picture in shown), truth, *(picture[1] for picture in shown), None]
     titles = [*(f"{picture.shape[1]} px" for picture in shown), "truth"]
-    return plotting.image_grid(
-        images, rows=2, col_titles=titles, row_titles=list(names), tile=0.8, pixelated=True, title="A network grows up"
-    )
+    return plotting.image_grid(images, rows=2, col_titles=titles, row_titles=list(names), tile=0.8, pixelated=True)
 
 
-def training(log: pd.DataFrame, side: int) -> Drawing:
+@declare_figure("training", "Similarity of reconstructed training batches; {credit}, preset {preset}, comb.")
+def training(log: pd.DataFrame, side: int) -> Drawn:
     """Similarity over the steps, with the levels and their fading behind it."""
     fig, (ax, below) = plt.subplots(2, 1, figsize=plotting.size(2.6), sharex=True, height_ratios=(2.2, 1))
     curve(ax, log["step"], log["ssim"], "comb", smooth=5)
@@ -83,7 +131,7 @@ def training(log: pd.DataFrame, side: int) -> Drawing:
     for edge in edges:
         for panel in (ax, below):
             panel.axvline(edge, color=MUTED, linewidth=0.6, linestyle="--")
-    ax.set(ylabel="SSIM in the mask", title="Each level starts where the last one stopped")
+    ax.set(ylabel="SSIM in the mask", title="A new level costs similarity, and wins it back")
     below.fill_between(log["step"], log["beta"], color=plotting.tint(COLOURS["comb"], 0.5), linewidth=0)
     below.set(xlabel="step", ylabel="$\\beta$", ylim=(0, 1.05))
     for level in sorted(set(log["level"].round().astype(int))):
@@ -94,8 +142,13 @@ def training(log: pd.DataFrame, side: int) -> Drawing:
     return fig, log[["step", "ssim", "level", "beta"]].assign(side=side)
 
 
-def matrix(tiles: np.ndarray, names: Sequence[str], tile: float = 0.66) -> Figure:
-    """Everybody's performance with everybody's face (`lib.faces.study.swap_matrix`)."""
+@declare_figure(
+    "{name}",
+    "Synthetic: {credit}, frames that were not trained on, composited with two copied bands and contrast correction; "
+    "preset {preset}. Read along a row: the expression should stay.",
+)
+def matrix(tiles: np.ndarray, names: Sequence[str], title: str, tile: float = 0.66) -> Figure:
+    """Everybody's performance with everybody's face (`lib.faces.pictures.swap_matrix`)."""
     rows, columns = tiles.shape[:2]
     marks = {r * columns: INK for r in range(rows)} | {r * columns + r + 1: COLOURS["comb"] for r in range(rows)}
     return plotting.image_grid(
@@ -105,96 +158,135 @@ def matrix(tiles: np.ndarray, names: Sequence[str], tile: float = 0.66) -> Figur
         col_titles=["performs", *names],
         tile=tile,
         gap=0.03,
-        title="Performance of the row, face of the column",
+        title=title,
         frames=marks,
     )
 
 
-def compared(tiles: np.ndarray, names: Sequence[str]) -> Figure:
-    """Swaps by several methods beside the truth (`lib.faces.study.Study.compared_tiles`)."""
+@declare_figure(
+    "performance",
+    "Synthetic: what the network answers to a frame and to the same frame without any expression, beside the exact "
+    "truth of both; {credit}, unseen performances, preset {preset}, comb, not sharpened.",
+)
+def performance(tiles: np.ndarray, names: Sequence[str], shown: float) -> Figure:
+    """Tiles of `lib.faces.pictures.performances`; ``shown``: gain of the eyes over all pairs."""
     rows, columns = tiles.shape[:2]
-    titles = ["target", *(textwrap.fill(name, 11) for name in names), "truth"]
     return plotting.image_grid(
         [tiles[r, c] for r in range(rows) for c in range(columns)],
         rows=rows,
-        col_titles=titles,
-        tile=0.66,
+        row_titles=list(names),
+        col_titles=["performs", "truth", "network", "truth,\nno expression", "network,\nno expression"],
+        tile=1.05,
         gap=0.03,
-        frames={r * columns + columns - 1: COLOURS["data"] for r in range(rows)},
+        title=f"Of what the eyes do, swaps show {shown:.0%}",
+        frames={r * columns + c: COLOURS["data"] for r in range(rows) for c in (1, 3)},
     )
 
 
-def scores(table: pd.DataFrame, names: Mapping[str, str]) -> Drawing:
-    """Similarity and perceptual distance to the truth by method, spread over frames and pairs."""
-    fig, axes = plt.subplots(1, 3, figsize=plotting.size(2.5), sharey=True)
-    shown = [name for name in names if name in set(table["method"])]
-    columns = {"ssim": "SSIM (higher)", "lpips": "LPIPS (lower)", "expression": "expression, % (lower)"}
-    for ax, (column, label) in zip(axes, columns.items(), strict=True):
-        for place, name in enumerate(shown[::-1]):
-            values = table.loc[table["method"] == name, column]
-            low, mid, high = values.quantile([0.1, 0.5, 0.9])
-            shade = COLOURS["comb"] if name in ("comb", "sharp") else MUTED
+@declare_figure(
+    "gains",
+    "Gain: share of the exact truth's change of expression that is made (1 all of it, 0 a frozen face), with 95 % "
+    "intervals over pairs of people; crosses: the targets of this repository; {credit}, stored, preset {preset}.",
+)
+def gains(table: pd.DataFrame, names: Mapping[str, str], wanted: Mapping[str, float]) -> Drawn:
+    """`gain_table` by region: one line for each method."""
+    fig, axes = plt.subplots(1, len(REGIONS), figsize=plotting.size(2.6), sharey=True)
+    for ax, region in zip(axes, REGIONS, strict=True):
+        part = table[table["region"] == region].set_index("method")
+        for place, name in enumerate(list(names)[::-1]):
+            value, low, high = part.loc[name, ["gain", "low", "high"]]
+            shade = COLOURS["comb"] if name in ("comb", "own") else MUTED
             ax.plot([low, high], [place] * 2, color=shade, linewidth=1.4)
-            ax.plot(mid, place, "o", color=shade, markersize=5)
-        ax.set(title=label)
-    axes[0].set_yticks(range(len(shown)), [names[name] for name in shown[::-1]])
+            ax.plot(value, place, "o", color=shade, markersize=5)
+        ax.axvline(wanted[region], color=INK, linewidth=0.8, linestyle=":")
+        ax.plot(wanted[region], len(names) - 0.55, "x", color=INK, clip_on=False)
+        ax.set(title=f"{region}: {part.loc['comb', 'gain']:.2f} of {wanted[region]:.2f}", xlim=(-0.1, 1.1))
+        ax.set_xlabel("gain")
+    axes[0].set_yticks(range(len(names)), [names[name] for name in list(names)[::-1]])
     return fig, table
 
 
-def identity(table: pd.DataFrame, title: str) -> Drawing:
-    """Cosine of each swap's embedding with the source's and with the target's."""
-    fig, ax = plt.subplots(figsize=plotting.size(2.6, half=True))
-    ax.plot(table["to_target"], table["to_source"], ".", color=COLOURS["comb"], markersize=3, alpha=0.5)
-    low = float(table[["to_target", "to_source"]].min().min()) - 0.02
-    ax.plot([low, 1], [low, 1], color=INK, linewidth=0.8)
-    ax.set(xlabel="cosine with the target", ylabel="cosine with the source", xlim=(low, 1), ylim=(low, 1), title=title)
-    return fig, table[["target", "source", "frame", "to_source", "to_target"]]
+@declare_figure(
+    "identity",
+    "Each dot a swap: cosine of its embedding with the source, and the highest with anybody else in the cast; "
+    "{credit}, stored, preset {preset}.",
+)
+def identity(table: pd.DataFrame) -> Drawn:
+    """Swaps of the network and targets that were not swapped, by both judges."""
+    fig, axes = plt.subplots(1, len(JUDGES), figsize=plotting.size(2.7))
+    shown = {"unswapped": (MUTED, "not swapped"), "sharp": (COLOURS["comb"], "swapped")}
+    for ax, judge in zip(axes, JUDGES, strict=True):
+        columns = [f"{judge}_other", f"{judge}_own"]
+        for name, (shade, label) in shown.items():
+            part = table.loc[table["method"] == name, columns].dropna()
+            ax.plot(*part.to_numpy().T, ".", color=shade, markersize=4, alpha=0.6, label=label)
+        found = study.retrieval(table[table["method"] == "sharp"])[f"{judge}_retrieved"]
+        low = float(table.loc[table["method"].isin(shown), columns].min().min()) - 0.02
+        ax.plot([low, 1], [low, 1], color=INK, linewidth=0.8)
+        ax.set(xlim=(low, 1), ylim=(low, 1), title=f"{judge}: {found:.0f} % retrieved")
+        ax.set(xlabel="cosine with the nearest other", ylabel="cosine with the source")
+    axes[0].legend(loc="lower right")
+    keep = ["method", "target", "source", "frame", *(f"{j}_{k}" for j in JUDGES for k in ("own", "other"))]
+    return fig, table.loc[table["method"].isin(shown), keep].dropna()
 
 
-def compositing(images: Mapping[str, np.ndarray]) -> Figure:
-    """One swap composited in every way; the first pictures are what goes in."""
-    titles = [LABELS.get(name, name) for name in images]
-    half = (len(images) + 1) // 2
-    tiles = list(images.values())
-    figure_rows = [tiles[:half], tiles[half:]]
-    width = max(map(len, figure_rows))
-    padded = [tile for row in figure_rows for tile in [*row, *[None] * (width - len(row))]]
-    notes = [note for row in (titles[:half], titles[half:]) for note in [*row, *[None] * (width - len(row))]]
-    return plotting.image_grid(padded, rows=2, scores=notes, tile=1.05, gap=0.05)
+@declare_figure("clip", "Synthetic: six frames of the clip below; {credit}, preset {preset}, comb.")
+def clip(rows: Sequence[np.ndarray], names: Sequence[str]) -> Figure:
+    """Frames of the target's clip above those of the swap."""
+    return plotting.image_grid([*rows[0], *rows[1]], rows=2, row_titles=list(names), tile=0.95, gap=0.03)
 
 
-def compositing_scores(table: pd.DataFrame) -> Drawing:
-    """Light against contrast error, one point for each way of compositing."""
-    fig, (ax, right) = plt.subplots(1, 2, figsize=plotting.size(2.5), width_ratios=(1.5, 1))
-    means = table.groupby("method")[["light", "contrast", "seam"]].mean().loc[list(LABELS)]
-    lower = means.loc[["copy2", "copy2_contrast"], "contrast"].idxmin()  # these two lie close together
-    for name, row in means.iterrows():
-        shade = COLOURS["comb"] if name == "copy2_contrast" else MUTED
-        ax.plot(row["light"], 100 * row["contrast"], "o", color=shade)
-        label = LABELS[name].replace("\n", " ")
-        place, below = (row["light"], 100 * row["contrast"]), name == lower
-        ax.annotate(label, place, textcoords="offset points", xytext=(5, -9 if below else 3), fontsize=7.5)
-    ax.set(xlabel="light error, stops", ylabel="contrast error, %", title="Towards the corner is better")
-    ax.set(xlim=(0, None), ylim=(0, None))
-    ax.margins(x=0.25, y=0.15)
-    place = np.arange(len(means))[::-1]
-    shades = [COLOURS["comb"] if name == "copy2_contrast" else plotting.tint(MUTED, 0.4) for name in means.index]
-    right.barh(place, means["seam"], color=shades)
-    right.set_yticks(place, [LABELS[name].replace("\n", " ") for name in means.index])
-    right.set(xlabel="seam, grey levels a pixel", title="Excess of edges")
-    return fig, means.reset_index()
+@declare_figure(
+    "failures", "Synthetic: {credit}, inside and beyond what was trained; exact landmarks, preset {preset}, comb."
+)
+def failures(hard: Sequence[np.ndarray], answers: Sequence[np.ndarray], titles: Sequence[str], face: str) -> Figure:
+    """Difficult frames above their swaps."""
+    return plotting.image_grid(
+        [*hard, *answers], rows=2, col_titles=list(titles), row_titles=["performs", face], tile=1.1, gap=0.03
+    )
 
 
-def landmark_traces(
-    found: Mapping[str, np.ndarray], names: Mapping[str, str], exact: np.ndarray | None = None, point: int = 8
-) -> Drawing:
-    """Height of one landmark over time by several ways to follow it (`lib.faces.evaluate.tracks`), means removed."""
+@declare_figure(
+    "compositing",
+    "Synthetic: one swap, composited in every way, and its difference from the target (grey: none); {credit}, preset "
+    "{preset}, comb.",
+)
+def compositing(target: np.ndarray, answer: np.ndarray, ways: Mapping[str, np.ndarray]) -> Figure:
+    """Composites, float ``(N, N, 3)`` in 0..1, above what they changed."""
+    tiles = [target, answer, *ways.values()]
+    changed = [None, None, *(np.clip(0.5 + picture - target, 0, 1) for picture in ways.values())]
+    titles = ["target", "network", *(LABELS.get(name, name) for name in ways)]
+    return plotting.image_grid([*tiles, *changed], rows=2, col_titles=titles, tile=0.62, gap=0.03)
+
+
+@declare_figure("compositing_scores", "Means over {n:,} swaps of all pairs of {credit}; stored, preset {preset}.")
+def compositing_scores(means: pd.DataFrame) -> Drawn:
+    """Light error against the target and against the exact swap: the first can be had by not swapping at all."""
+    fig, ax = plt.subplots(figsize=plotting.size(2.7, half=True))
+    for _, row in means.iterrows():
+        chosen, null = row["method"] == "copy2_contrast", row["method"] == "unswapped"
+        shade = COLOURS["comb"] if chosen else INK if null else MUTED
+        ax.plot(row["light"], row["light to truth"], "x" if null else "o", color=shade)
+        label = LABELS[row["method"]].replace("\n", " ")
+        place = (row["light"], row["light to truth"])
+        ax.annotate(label, place, textcoords="offset points", xytext=(4, 3), fontsize=6.5)
+    ax.set(xlabel="light error to the target, stops", ylabel="to the exact swap, stops")
+    ax.set(title="Target's light, or source's skin", xlim=(-0.05, None), ylim=(0, None))
+    ax.margins(x=0.3, y=0.15)
+    return fig, means
+
+
+@declare_figure(
+    "landmarks", "Height of landmark 9 in a rendered clip of {n} frames, 288 pixels; computed live, preset {preset}."
+)
+def landmark_traces(found: Mapping[str, np.ndarray], exact: np.ndarray | None = None, point: int = 8) -> Drawn:
+    """Height of one landmark over time by several ways to follow it (`lib.faces.stability.tracks`), means removed."""
     fig, ax = plt.subplots(figsize=plotting.size(2.2))
     columns = {}
     for name, points in found.items():
         height = points[:, point, 1] - np.nanmean(points[:, point, 1])
         columns[name] = height
-        curve(ax, np.arange(len(height)), height, name, label=names[name], linewidth=1.0)
+        curve(ax, np.arange(len(height)), height, name, label=TRACKS[name], linewidth=1.0)
     if exact is not None:
         height = exact[:, point, 1] - exact[:, point, 1].mean()
         columns["exact"] = height
@@ -204,25 +296,28 @@ def landmark_traces(
     return fig, pd.DataFrame({"frame": np.arange(len(height)), **columns})
 
 
-def parameters(table: pd.DataFrame) -> Drawing:
-    """Parameters against the number of people (`lib.faces.study.parameters`)."""
-    fig, ax = plt.subplots(figsize=plotting.size(2.3, half=True))
-    curve(ax, table["people"], table["comb"], "comb", marker="o")
-    curve(ax, table["people"], table["separate decoders"], "separate decoders", marker="o")
-    ax.set(xlabel="people", ylabel="million parameters", title="What a person costs", ylim=(0, None))
-    ax.set_xticks(table["people"])
-    ax.legend()
-    return fig, table
-
-
-def stages(table: pd.DataFrame) -> Drawing:
+@declare_figure(
+    "timings",
+    "Milliseconds a frame of 288 x 288 pixels, faces of {side} pixels, CPU threads: {threads}, landmarks averaged over "
+    "{settings.boxes} boxes; rendered actor, stored, preset {preset}.",
+)
+def stages(table: pd.DataFrame) -> Drawn:
     """Where the time of a frame goes."""
     fig, ax = plt.subplots(figsize=plotting.size(1.9))
     place = np.arange(len(table))[::-1]
     ax.barh(place, table["milliseconds"], color=plotting.tint(COLOURS["comb"], 0.3))
     ax.set_yticks(place, table["stage"])
-    ax.set(xlabel="milliseconds a frame")
+    total = table["milliseconds"].sum()
+    ax.set(xlabel="milliseconds a frame", title=f"{1000 / total:.1f} frames a second")
     return fig, table
+
+
+@declare_figure("late", "Synthetic: the branch added later; the first column reconstructs; {credit}, preset {preset}.")
+def late(performs: Sequence[np.ndarray], shown: Sequence[np.ndarray], names: Sequence[str]) -> Figure:
+    """Who performs above the new face."""
+    return plotting.image_grid(
+        [*performs, *shown], rows=2, col_titles=list(names), row_titles=["performs", "new face"], tile=0.95, gap=0.03
+    )
 
 
 def explored(images: Mapping[str, np.ndarray], scores: Mapping[str, float]) -> Figure:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -229,9 +229,8 @@ def test_shots(person: str, frames: int) -> tuple[Shot, ...]:
     return tuple(shots(training_seed(person, "test"), frames))
 
 
-def test_pairs(people: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Every (target, source) with target != source."""
-    for target in people:
-        for source in people:
-            if source != target:
-                yield target, source
+def test_pairs(people: Sequence[str]) -> list[tuple[str, str]]:
+    """(target, source) pairs in which everybody performs twice and is shown twice: each with the next but 0 and 2."""
+    count = len(people)
+    pairs = [(name, people[(k + shift) % count]) for shift in (1, 3) for k, name in enumerate(people)]
+    return list(dict.fromkeys(pair for pair in pairs if pair[0] != pair[1]))

@@ -89,6 +89,21 @@ def summary(table: pd.DataFrame, by: str = "method") -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def correlation(rows: pd.DataFrame, opening: str) -> float:
+    """Correlation of one of `lib.faces.expression.OPENINGS` with the truth within the pairs, in column ``pair``."""
+    return agreement(rows[opening], rows[f"{opening}_truth"], rows["pair"])[0]
+
+
+def ahead(rows: pd.DataFrame, way: str) -> float:
+    """By how much a way of compositing is better than the better one of plain multi-band and Poisson blending.
+
+    Args:
+        rows: one error a frame, a column for each way.
+        way: its name.
+    """
+    return float(rows[["plain", "poisson"]].mean().min() - rows[way].mean())
+
+
 def retrieval(part: pd.DataFrame) -> dict[str, float]:
     """Retrieval in percent and margin by each judge, over the rows of one method."""
     found = {}
@@ -185,8 +200,8 @@ def _swaps(study: Study, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
     "swaps", models=("comb",), decides=_frames, sample=lambda study: _swaps(study, [study.settings.people[:2][::-1]])
 )
 def swaps(study: Study) -> pd.DataFrame:
-    """`lib.faces.evaluate.swap_table` of the comb, the landmark warp and the nulls: all pairs, a few frames of each."""
-    return _swaps(study, list(people.test_pairs(study.settings.people)))
+    """`lib.faces.evaluate.swap_table` of the comb, the landmark warp and the nulls: pairs of `people.test_pairs`."""
+    return _swaps(study, people.test_pairs(study.settings.people))
 
 
 @store.measure("reconstructions", models=("comb",), decides=_frames)
@@ -223,7 +238,7 @@ def compared(study: Study) -> pd.DataFrame:
 
 @store.measure("matching", models=ABLATION, decides=_frames)
 def matching(study: Study) -> pd.DataFrame:
-    """The short ablation networks, with and without matching codes: `summary` of swaps of all pairs, one row each,
+    """The short ablation networks, with and without matching codes: `summary` of swaps, one row each,
     with ``between`` (`lib.faces.evaluate.between_people`, training frames) and the likeness of reconstructions."""
     names, frames = study.settings.people, study.settings.test_frames
     networks = {"not matched": study.models["unmatched"], "matched": study.models["matched"]}
@@ -241,7 +256,7 @@ def matching(study: Study) -> pd.DataFrame:
 
 @store.measure("compositing", models=("comb",), decides=_frames)
 def compositing(study: Study) -> pd.DataFrame:
-    """`lib.faces.evaluate.compositing_table` for all pairs of people, a few frames of each performance."""
+    """`lib.faces.evaluate.compositing_table` for the pairs of `people.test_pairs`, a few frames of each."""
     pairs = people.test_pairs(study.settings.people)
     return evaluate.compositing_table(study.models["comb"], pairs, study.settings.test_frames, study.every(2))
 
@@ -276,7 +291,7 @@ def stability(study: Study) -> pd.DataFrame:
     """`lib.faces.stability.stability_rows` of rendered clips (``kind`` rendered) and of real ones (``kind`` real)."""
     settings, frames = study.settings, max(6, min(50, study.settings.test_frames))
     rows, boxes, window = [], settings.boxes, settings.window
-    clips = min(4, len(settings.people))
+    clips = min(3, len(settings.people))
     for name in settings.people[:clips]:
         shown, exact = pictures.clip(name, frames, 288)
         found = stability_rows(name, shown, boxes, window, exact)
