@@ -16,7 +16,7 @@ LIB = Path(__file__).resolve().parent.parent / "lib"
 CHAPTERS = {"background", "faces", "restoration", "compression", "microdosing", "dynamics"}
 NO_METHOD = {
     "__init__", "__main__", "config", "experiments", "tasks", "study", "evaluate", "figures", "captions",
-    "baselines", "denoisers", "exercises", "schematics",
+    "baselines", "denoisers",
     "cases", "tables", "searches", "standard", "expression", "truth", "pictures", "real", "facenet",  # what is measured
     "factors",
     "people", "sources", "sequences", "images", "faces",  # the data of a chapter
