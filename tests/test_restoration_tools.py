@@ -16,7 +16,7 @@ from test_restoration import draw, psnr, smooth, tiny
 from lib import config, restoration, training
 from lib.errors import UserError
 from lib.restoration import __main__ as command
-from lib.restoration import baselines, degradations, dip, evaluate, experiments, images, restorer
+from lib.restoration import anneal, baselines, clipping, degradations, dip, evaluate, experiments, images, restorer
 from lib.restoration.restorer import Restorer
 from lib.training.registry import declared
 
@@ -173,9 +173,12 @@ def test_a_blend_lies_between_the_file_and_its_restoration(small):
 
 def test_denoising_undoes_clipping(small):
     """Noise in black is cut off below: its mean is grey, and the restored picture must be black again."""
-    image = np.zeros((32, 32, 3), np.uint8)
-    noisy = np.clip(np.random.default_rng(0).normal(0, 40, image.shape), 0, 255).astype(np.uint8)
-    assert noisy.mean() > 12 and small.denoise(noisy, 40).mean() < noisy.mean() / 2
+    noisy = np.clip(np.random.default_rng(0).normal(0, 40, (32, 32, 3)), 0, 255).astype(np.uint8)
+    observation = degradations.Noisy(small.tensor(noisy), 40 / 255)
+    clipped = anneal.restore(small.prior, observation).image
+    expected = small.pixels(clipping.unclip(clipped, observation.sigma), noisy)
+    found = small.denoise(noisy, 40)
+    assert np.array_equal(found, expected) and found.mean() < small.pixels(clipped, noisy).mean()
 
 
 # ----------------------------------------------------------------------------------------------------------- baselines
