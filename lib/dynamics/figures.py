@@ -186,7 +186,7 @@ def audience(rows: pd.DataFrame) -> Drawn:
     above.fill_between(share.index, share["truth"], step="mid", color=plotting.tint(MUTED, 0.4), label="as rendered")
     above.step(share.index, share["found"], where="mid", color=COLOURS["dynamic"], label="as read")
     above.set(ylabel="smiling (%)", ylim=(0, 105), title="When did the film make them smile?")
-    above.legend(loc="upper right")
+    above.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
     found, shown = (ours.pivot(index="viewer", columns="second", values=name).to_numpy() for name in ("found", "truth"))
     colours = ("white", PALETTE[0], COLOURS["dynamic"], PALETTE[3])  # nothing, missed, hit, false alarm
     state = np.where(shown == 1, 1 + found, 3 * found)
@@ -198,7 +198,7 @@ def audience(rows: pd.DataFrame) -> Drawn:
     for name, paint in zip(("missed", "found", "false alarm"), colours[1:], strict=True):
         below.plot([], [], "s", color=paint, label=name)
     below.legend(loc="upper center", bbox_to_anchor=(0.5, -0.32), ncol=3)
-    below.set(xlabel="second", ylabel="viewer")
+    below.set(xlabel="second", ylabel="viewer", yticks=range(1, len(state) + 1, max(1, len(state) // 6)))
     return fig, share.reset_index()
 
 
