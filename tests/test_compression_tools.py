@@ -15,7 +15,7 @@ from test_compression import TRAIN, photo, tiny_config, tiny_model
 
 from lib import config, data, training
 from lib.compression import __main__ as command
-from lib.compression import baselines, codec, evaluate, study, tasks
+from lib.compression import baselines, bitstream, evaluate, experiments, study
 from lib.compression.codec import Codec
 from lib.compression.config import ChapterConfig, CodecConfig
 from lib.config import config_hash
@@ -212,7 +212,7 @@ def chapter(monkeypatch) -> ChapterConfig:
 
 
 def test_codec_learns(chapter, tmp_path):
-    task = tasks.make("codec", chapter, 0)
+    task = experiments.codec(chapter, 0)
     result = training.train(task, device="cpu", run_dir=tmp_path / "run", quiet=True)
     assert result.steps == 10 and {"bpp", "psnr"} <= set(result.log)
     assert result.metrics["bpp_step2"] > result.metrics["bpp_step32"]
@@ -221,7 +221,7 @@ def test_codec_learns(chapter, tmp_path):
     assert trained.decompress(trained.compress(photo(), 50)).shape == (48, 64, 3)
 
 
-@pytest.mark.parametrize("architecture", tasks.ARCHITECTURES)
+@pytest.mark.parametrize("architecture", experiments.ARCHITECTURES)
 def test_learned_baselines_train_and_code(chapter, tmp_path, architecture):
     task = tasks.make(f"{architecture}_1", chapter, 0)
     result = training.train(task, device="cpu", run_dir=tmp_path / "run", quiet=True)
@@ -234,7 +234,7 @@ def test_learned_baselines_train_and_code(chapter, tmp_path, architecture):
 
 
 def test_crops_are_a_function_of_seed_and_step(chapter):
-    first, second, other = (tasks.make("codec", chapter, seed) for seed in (0, 0, 1))
+    first, second, other = (experiments.codec(chapter, seed) for seed in (0, 0, 1))
     for task in (first, second, other):
         task.setup_data(torch.device("cpu"))
     assert torch.equal(first.batch(7), second.batch(7)) and not torch.equal(first.batch(7), other.batch(7))
@@ -243,7 +243,7 @@ def test_crops_are_a_function_of_seed_and_step(chapter):
 
 
 def test_every_ablation_is_another_config(chapter):
-    hashes = {variant: config_hash(tasks.ablated(chapter.ablation, variant)) for variant in tasks.ABLATIONS}
+    hashes = {variant: config_hash(experiments.ablated(chapter.ablation, variant)) for variant in experiments.ABLATIONS}
     del hashes["two_factor_outs"]  # the tiny model has two levels already
     assert len(set(hashes.values())) == len(hashes)
     assert len({tasks.make(name, chapter, 0).name for name in tasks.MODELS}) == len(tasks.MODELS)
@@ -260,7 +260,7 @@ def chapter_of(config: CodecConfig) -> ChapterConfig:
     learned = {"channels": 8, "latent": 8, "lambdas": (0.01, 0.02, 0.05), "crop": 64, "train": TRAIN | {"steps": 2}}
     evaluation = {"image_sets": ("crops",), "baselines": ("JPEG",), "perceptual": False, "generations": 2}
     evaluation["qualities"] = (10, 30, 50, 70, 90)
-    sizes = {"codec": config, "ablation": config, "learned": dict.fromkeys(tasks.ARCHITECTURES, learned)}
+    sizes = {"codec": config, "ablation": config, "learned": dict.fromkeys(experiments.ARCHITECTURES, learned)}
     return ChapterConfig.model_validate({"training_set": "embedded", "evaluation_crop": 64, **evaluation, **sizes})
 
 

@@ -38,8 +38,21 @@ PUBLISHED = {
     "VTM (VVC)": "vtm",
 }
 """Published points on Kodak by the name in the figures: files of the data set `rd_curves`."""
-RECENT = {"HPCM-Large": "HPCM-Large (2025)", "LotteryCodec 5.1 kMAC": "LotteryCodec (2025)", "VTM-19.1": "VTM-19.1"}
-"""The same of `rd_curves_recent`, and their names in figures."""
+QUOTED = {
+    "HPCM-Large (2025)": (
+        (0.0951, 0.1537, 0.2438, 0.3778, 0.5516, 0.7843),
+        (28.9135, 30.4490, 32.1219, 33.9923, 35.8511, 37.7480),
+    ),  # README of lyq133/LIC-HPCM, commit 3ea1a47
+    "Cool-chic 5.0 (2025)": (
+        (0.0839, 0.2186, 0.4819, 0.7594, 1.3571),
+        (27.4353, 30.8587, 34.5210, 37.2474, 41.1675),
+    ),  # mean of results/image/kodak of Orange-OpenSource/Cool-Chic, version 5.0
+    "VTM-19.1": (
+        (0.0808665, 0.112559, 0.287095, 0.4920179, 0.8770006, 1.0740119, 1.187059, 1.43293, 1.7304687),
+        (27.539792, 28.506031, 31.839271, 34.281996, 37.395942, 38.57873, 39.180676, 40.316173, 41.458684),
+    ),  # README of eedavidwu/LotteryCodec, commit b18139c
+}
+"""Mean bits per pixel and PSNR in RGB on the 24 Kodak photographs, as their authors publish them."""
 AUTO_ENCODERS = tuple(name for name in PUBLISHED if name not in ("BPG 4:4:4", "VTM (VVC)"))
 FLOW, MEAN_SCALE = "flow codec", "mean-scale hyperprior"
 START = {"middles": 36.0, "crops": 30.0}  # dB: where generations begin
@@ -79,6 +92,15 @@ class Study(store.Study):
     def parts(self) -> str:
         """The set for what is encoded many times."""
         return "middles" if self.images == "kodak" else "crops"
+
+    @property
+    def near(self) -> str:
+        """The name in tables of the set that every machine has."""
+        return "held_out" if self.images == "kodak" else slug_of(self.images)
+
+    def near_photos(self) -> list[tuple[str, np.ndarray]]:
+        """Its photographs."""
+        return photographs("held-out" if self.near == "held_out" else self.images)
 
     def named(self, slug: str) -> Baseline:
         """One of all codecs, by the name in its tables."""
@@ -172,6 +194,33 @@ def curve(study: Study, key: tuple[str, str]) -> pd.DataFrame:
     return evaluate.rate_distortion([study.named(key[0])], photographs(_set_of(study, key[1])), lpips)
 
 
+def _ablation(study: Study, variant: str) -> Baseline:
+    codec = Codec(study.models[f"ablation_{variant}"])
+    return baselines.flow(codec, study.settings.qualities[::2], f"ablation {variant}")
+
+
+def _ablation_decides(study: Study, key: tuple[str, str]) -> dict:
+    codec = _ablation(study, key[0])
+    return {"codec": codec.name, "settings": codec.settings, "qualities": list(codec.qualities),
+            "images": identity("held-out" if key[1] == "held_out" else study.images), "lpips": False}  # fmt: skip
+
+
+def _ablation_keys(study: Study) -> list[tuple[str, str]]:
+    return [(variant, study.near) for variant in ("reference", "two_factor_outs")]
+
+
+@measure(
+    "curve_ablation_{}_{}", _ablation_keys, decides=_ablation_decides,
+    sample=lambda study, key: evaluate.rate_distortion(
+        [dataclasses.replace(_ablation(study, key[0]), qualities=study.settings.qualities[:1])], study.near_photos()[:1]
+    ),
+    volatile=("encode_seconds", "decode_seconds"),
+)  # fmt: skip
+def ablation_curve(study: Study, key: tuple[str, str]) -> pd.DataFrame:
+    """`evaluate.rate_distortion` of a variant on the held-out photographs."""
+    return evaluate.rate_distortion([_ablation(study, key[0])], study.near_photos())
+
+
 @measure(
     "lossless_{}",
     lambda study: [slug_of(study.images)],
@@ -194,6 +243,9 @@ def lossless(study: Study, key: str) -> pd.DataFrame:
     "reencoding_{}_{}",
     lambda study: [(slug_of(study.images), f"{quality:g}") for quality in study.settings.repeated],
     decides=lambda study, key: {"model": study.codec.id.hex(), "images": identity(_set_of(study, key[0]))},
+    sample=lambda study, key: evaluate.reencoding(
+        study.codec, photographs(_set_of(study, key[0]))[:1], [float(key[1])]
+    ),
     volatile=("one pass seconds", "encode seconds", "decode seconds"),
 )
 def reencoding(study: Study, key: tuple[str, str]) -> pd.DataFrame:
@@ -220,7 +272,7 @@ def generations(study: Study, key: str) -> pd.DataFrame:
 
 @measure(
     "levels_{}",
-    lambda study: ["held_out" if study.images == "kodak" else slug_of(study.images)],
+    lambda study: [study.near],
     decides=lambda study, key: {"model": study.codec.id.hex(), "qualities": list(study.settings.qualities),
                                 "images": identity("held-out" if key == "held_out" else study.images)},
 )  # fmt: skip
@@ -229,7 +281,7 @@ def levels(study: Study, key: str) -> pd.DataFrame:
     quality, level (the top first), bits, estimate, bpp (of all levels together)."""
     rows = []
     for quality in study.settings.qualities:
-        for _, photo in photographs("held-out" if key == "held_out" else study.images):
+        for _, photo in study.near_photos():
             estimated = study.codec.estimate(photo, quality)
             parts = study.codec.levels(photo, quality)
             pixels = photo.shape[0] * photo.shape[1]
@@ -251,6 +303,16 @@ def published(study: Study) -> pd.DataFrame:
         similarity = points.get("ms-ssim-rgb", [float("nan")] * len(points["bpp"]))
         for bpp, psnr, ms_ssim in zip(points["bpp"], points["psnr-rgb"], similarity, strict=True):
             rows.append({"codec": name, "bpp": bpp, "psnr": psnr, "ms_ssim": ms_ssim})
+    return pd.DataFrame(rows)
+
+
+def quoted() -> pd.DataFrame:
+    """The points of `QUOTED`: columns codec, bpp, psnr."""
+    rows = [
+        {"codec": name, "bpp": bpp, "psnr": psnr}
+        for name, curve in QUOTED.items()
+        for bpp, psnr in zip(*curve, strict=True)
+    ]
     return pd.DataFrame(rows)
 
 
