@@ -217,7 +217,7 @@ def classical() -> dict[str, Baseline]:
     ]
     if _has("libx265", "hevc"):
         how = f"imageio-ffmpeg (libx265), intra, 10 bits 4:4:4, veryslow, tune psnr, {_X265}"
-        found.append(Baseline("HEVC", (41, 36, 31, 26, 21, 16, 11), how, _hevc_encode, _hevc_decode))
+        found.append(Baseline("HEVC", (37, 32, 27, 22, 17), how, _hevc_encode, _hevc_decode))
     if _has("libjxl", "libjxl"):
         how = "imageio-ffmpeg (libjxl), effort 7"
         distances = (-12, -7, -4, -2, -1, -0.4, -0.15)
