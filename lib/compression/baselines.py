@@ -130,7 +130,7 @@ def _vvc_decode(data: bytes) -> np.ndarray:
 
 
 # Still pictures: no motion, no parameter sets of a film's kind, and nothing that helps eyes at the cost of PSNR.
-_X265 = "keyint=1:bframes=0:aq-mode=0:psy-rd=0:psy-rdoq=0:rd=6:info=0:frame-threads=1:pools=1:log-level=none"
+_X265 = "keyint=1:bframes=0:aq-mode=0:psy-rd=0:psy-rdoq=0:rd=6:info=0:wpp=0:pools=none:frame-threads=1:log-level=none"
 
 
 def _hevc_encode(image: np.ndarray, quality: float) -> bytes:

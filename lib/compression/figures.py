@@ -207,7 +207,7 @@ def rate_distortion(
         draw(name, points, MUTED, linestyle="--", linewidth=1.0)
     _label_ends(above, ends, 4.6)
     for name, rate in (lossless or {}).items():
-        below.plot(rate, 60, marker="v", color=plotting.colour(name), markersize=7, clip_on=False)
+        below.plot(rate, 60, marker="v", color=COLOURS.get(name, MUTED), markersize=7, clip_on=False)
         below.annotate(f"{name} {rate:.1f}", (rate, 60), (rate, 58.2), fontsize=6.5, ha="center", va="top", rotation=90)
     _rate_axis(below)
     below.set(ylabel="PSNR (dB)", ylim=(24, 60), xlim=(0.08, 17), title="from 0.1 bits per pixel to lossless")
@@ -230,7 +230,7 @@ def perceptual(curves: pd.DataFrame) -> Drawing:
     fig, axes = plt.subplots(1, len(measures), figsize=plotting.size(2.9), squeeze=False)
     for ax, (measure, title) in zip(axes[0], measures, strict=True):
         for name, points in _by_codec(curves).items():
-            values = -10 * np.log10(1 - points[measure]) if measure == "ms_ssim" else points[measure]
+            values = -10 * np.log10((1 - points[measure]).clip(lower=1e-9)) if measure == "ms_ssim" else points[measure]
             style = {"marker": ".", "label": name if ax is axes[0, 0] else "", "zorder": 2 + (name == "flow codec")}
             curve(ax, points["bpp"], values, name, **style)
         _rate_axis(ax)
