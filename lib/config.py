@@ -12,25 +12,23 @@ out of range are a `UserError` that names the key, the value, what is allowed an
 
 from __future__ import annotations
 
-import difflib
-import functools
+import ast
 import hashlib
 import importlib
 import json
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import pydantic
 import yaml
 from pydantic import Field
 
 from lib import paths
-from lib.errors import UserError
-
-if TYPE_CHECKING:
-    import torch
+from lib.devices import check_device_name, resolve_device, warn_without_gpu
+from lib.errors import UserError, nearest
 
 PRESETS = ("smoke", "laptop", "full")
 
@@ -71,6 +69,11 @@ class TrainConfig(Config):
     checkpoint_every: int = Field(500, gt=0, description="steps between checkpoints")
     validate_every: int | None = Field(None, gt=0, description="steps between validations, or null: at the end")
 
+    @pydantic.field_validator("precision", mode="before")
+    @classmethod
+    def _precision(cls, precision: Any) -> Any:
+        return "32" if precision == 32 and not isinstance(precision, bool) else precision  # a command line says 32
+
     @pydantic.field_validator("betas")
     @classmethod
     def _betas(cls, betas: tuple[float, float]) -> tuple[float, float]:
@@ -101,12 +104,6 @@ ConfigT = TypeVar("ConfigT", bound=Config)
 
 
 # ------------------------------------------------------------------------------------------------ names and messages
-
-
-def nearest(name: object, choices: Iterable[str]) -> str:
-    """`` (did you mean 'x'?)`` when one of ``choices`` looks like ``name``, else an empty string."""
-    match = difflib.get_close_matches(str(name), [str(choice) for choice in choices], n=1, cutoff=0.5)
-    return f" (did you mean {match[0]!r}?)" if match else ""
 
 
 def _listed(choices: Iterable[str]) -> str:
@@ -235,6 +232,12 @@ def chapter_package(chapter: str) -> str:
     return chapter_file(chapter)["config"].split(":")[0].split(".")[1]
 
 
+def planned(chapter: str, preset: str) -> str:
+    """What the card of a chapter says of the time that a preset takes; empty where it is silent."""
+    said = chapter_file(chapter).get("card", {}).get("minutes", {}).get(preset, "")
+    return said if isinstance(said, str) else f"{said:g} minutes"
+
+
 def package_chapter(package: str) -> str:
     """The chapter whose config lies in ``lib.<package>``: ``"background"`` gives ``"02_background"``."""
     packages = {chapter_package(chapter): chapter for chapter in chapters()}
@@ -304,24 +307,41 @@ def override(config: ConfigT, changes: Mapping[str, Any]) -> ConfigT:
 def parameters(**values: Any) -> NotebookParameters:
     """Check the parameters cell of a notebook, ``parameters(preset=preset, seed=seed, …)``, and keep its figures apart.
 
-    Figures, tables and claims of this process go to ``runs/figures/<variant>`` from here on (see `paths.keep_apart`).
+    What papermill was given under any other name is refused, too. Figures, tables and claims of this process go to
+    ``runs/figures/<variant>`` from here on (see `paths.keep_apart`).
 
     Raises:
         UserError: as `check_parameters`.
     """
-    checked = check_parameters(**values)
+    checked = check_parameters(**(_injected() | values))
+    warn_without_gpu(checked.preset, checked.device)
     paths.keep_apart(checked.variant)
     return checked
 
 
-def check_parameters(**values: Any) -> NotebookParameters:
+def _injected() -> dict[str, None]:
+    """Names that papermill was given: those that the cell which it puts below the parameters cell assigns."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    cells = [] if shell is None else shell.user_ns.get("In", [])
+    parsed = [ast.parse(cell).body for cell in cells if cell.startswith("# Parameters\n")]
+    assigned = [node for body in parsed for node in body if isinstance(node, ast.Assign)]
+    return {target.id: None for node in assigned for target in node.targets if isinstance(target, ast.Name)}
+
+
+def check_parameters(here: bool = True, /, **values: Any) -> NotebookParameters:
     """The parameters of a notebook, checked.
+
+    Args:
+        here: the device must be on this machine; else its name alone is checked, for a job that runs elsewhere.
 
     Raises:
         UserError: unknown parameter, wrong type, unknown preset or device; names the nearest valid name.
     """
     checked = validate(NotebookParameters, values, "parameters")
-    resolve_device(checked.device)
+    if here:
+        resolve_device(checked.device)
+    else:
+        check_device_name(checked.device)
     return checked
 
 
@@ -379,36 +399,3 @@ def differences(ours: Any, theirs: Any) -> list[str]:
         for key in sorted(left.keys() | right.keys())
         if left.get(key, absent) != right.get(key, absent)
     ]
-
-
-# ------------------------------------------------------------------------------------------------------------ devices
-
-
-def resolve_device(name: str) -> torch.device:
-    """``"auto"`` (CUDA if there is one, else the CPU), ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
-
-    ``auto`` never takes ``mps``: its results differ from the CPU's by more than rounding. Ask for it by name.
-
-    Raises:
-        UserError: not a device, or not on this machine; says which ones are.
-    """
-    import torch
-
-    existing = _devices()
-    if name == "auto":
-        return torch.device("cuda" if "cuda" in existing else "cpu")
-    if name not in existing:
-        known = re.fullmatch(r"cpu|mps|cuda(:\d+)?", str(name))
-        problem = f"device {name!r} is not on this machine" if known else f"unknown device {name!r}"
-        raise UserError(
-            f"{problem}{'' if known else nearest(name, existing)}; there are: {_listed(['auto', *existing])}"
-        )
-    return torch.device(name)
-
-
-@functools.cache
-def _devices() -> tuple[str, ...]:
-    import torch
-
-    cuda = [f"cuda:{index}" for index in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
-    return ("cpu", *(["cuda", *cuda] if cuda else []), *(["mps"] if torch.backends.mps.is_available() else []))

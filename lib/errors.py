@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import errno
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,6 +20,12 @@ class UserError(Exception):
     """
 
     exit_code = 2
+
+
+def nearest(name: object, choices: Iterable[str]) -> str:
+    """`` (did you mean 'x'?)`` when one of ``choices`` looks like ``name``, else an empty string."""
+    match = difflib.get_close_matches(str(name), [str(choice) for choice in choices], n=1, cutoff=0.5)
+    return f" (did you mean {match[0]!r}?)" if match else ""
 
 
 def explain_os_error(error: OSError, path: Path | str, doing: str) -> UserError:

@@ -1,5 +1,6 @@
 """Presets, overrides, parameters, hashes and devices: what is not known is refused by name."""
 
+import os
 import subprocess
 import sys
 
@@ -7,7 +8,7 @@ import pydantic
 import pytest
 import torch
 
-from lib import config, paths
+from lib import config, devices, paths
 from lib.errors import UserError
 
 BASE = {"steps": 10, "batch_size": 4, "lr": 1e-3}
@@ -162,6 +163,55 @@ def test_wrong_parameters_are_refused(values, expected):
 def test_devices():
     assert config.resolve_device("cpu") == torch.device("cpu")
     assert config.resolve_device("auto").type in ("cpu", "cuda")
+
+
+def test_a_device_elsewhere_is_checked_by_name_only():
+    assert config.check_parameters(False, device="cuda:7").device == "cuda:7"
+    assert "unknown device 'cuda7'" in refused(config.check_parameters, False, device="cuda7")
+
+
+def test_full_without_a_gpu_says_so_before_it_starts(monkeypatch, capsys):
+    monkeypatch.setattr(devices, "_devices", lambda: ("cpu",))
+    config.parameters(preset="full")
+    assert "warning: no GPU is usable" in capsys.readouterr().err
+    devices.warn_without_gpu("full", "auto", config.planned("02_background", "full"))
+    assert "planned are about 10 hours on one GPU" in capsys.readouterr().err
+    for preset, device in (("laptop", "auto"), ("full", "cpu")):  # not meant for a GPU, or asked for
+        config.parameters(preset=preset, device=device)
+    monkeypatch.setattr(devices, "_devices", lambda: ("cpu", "cuda", "cuda:0"))
+    config.parameters(preset="full")
+    assert capsys.readouterr().err == ""
+    paths.keep_apart(None)
+
+
+def test_jobs_side_by_side_take_a_gpu_each(tmp_path):
+    code = (
+        "import os, sys; from lib.devices import own_gpu; own_gpu(); "
+        "print(os.environ.get('CUDA_VISIBLE_DEVICES'), flush=True); sys.stdin.read()"
+    )
+    environment = {**os.environ, "GMMP_RUNS": str(tmp_path / "runs"), "GMMP_GPUS": "2"}
+    environment.pop("CUDA_VISIBLE_DEVICES", None)
+    command = [sys.executable, "-c", code]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "cwd": paths.ROOT}
+
+    def started() -> tuple[subprocess.Popen, str]:
+        job = subprocess.Popen(command, env=environment, **pipes)
+        return job, job.stdout.readline().strip()
+
+    (first, a), (second, b), (third, c) = started(), started(), started()
+    assert (a, b, c) == ("0", "1", "None")
+    first.kill()
+    first.wait()
+    last, d = started()
+    assert d == "0"
+    for job in (first, second, third, last):
+        job.kill()
+        job.communicate()
+
+
+def test_precision_may_be_a_number():
+    assert config.override(config.TrainConfig(**BASE), {"precision": 32}).precision == "32"
+    assert "it must be '32' or 'bf16'" in refused(config.override, config.TrainConfig(**BASE), {"precision": 16})
 
 
 def test_hash_is_stable_and_tells_configs_apart():

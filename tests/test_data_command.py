@@ -44,7 +44,7 @@ def test_the_list_as_json(tmp_path):
         ([], "say what to fetch"),
         (["minst"], "did you mean 'mnist'?"),
         (["--chapters", "two"], "'two' is no chapter; write its number"),
-        (["grid"], "--trust"),
+        (["div2k"], "--trust"),
     ],
 )
 def test_a_wrong_request_is_one_line(tmp_path, words, reason):

@@ -8,10 +8,11 @@ import shutil
 import textwrap
 import time
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from lib import config, paths, store
+from lib import config, data, paths, store
 from lib.store import fingerprint, provenance, tables, weights
 from lib.store.fingerprint import Code, changed_files
 from lib.training.registry import build_task, declared
@@ -244,3 +245,23 @@ def test_no_committed_notebook_shows_results_of_other_code():
 
 def test_code_version_of_this_repository():
     assert set(provenance.code_version()) == {"commit", "dirty"}
+
+
+def test_arrays_made_by_other_code_are_made_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "cache", lambda: tmp_path)
+    calls = []
+
+    def made():
+        def make():
+            calls.append(1)
+            return {"a": np.arange(3)}
+
+        make.__module__, make.__qualname__ = "lib.flows.layers", "AffineCoupling.<locals>.make"
+        return data.made_once("things", {"n": 1}, make)
+
+    assert made()["a"].tolist() == made()["a"].tolist() == [0, 1, 2] and len(calls) == 1
+    assert set(made()) == {"a"}
+    other = Code(paths.ROOT)
+    monkeypatch.setattr(other, "fingerprint", lambda roots: fingerprint.Fingerprint("0" * 20, {}))
+    monkeypatch.setattr("lib.data.cache.source", lambda: other)
+    assert made()["a"].tolist() == [0, 1, 2] and len(calls) == 2

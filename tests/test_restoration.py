@@ -10,11 +10,11 @@ import torch
 from torch.autograd.functional import jacobian
 
 from lib.errors import UserError
-from lib.restoration import degradations, solve
-from lib.restoration.degradations import Masked, Noisy, Observation
+from lib.restoration import anneal, degradations, views
+from lib.restoration.anneal import Schedule
+from lib.restoration.degradations import Masked, Observation
 from lib.restoration.plain import PlainFlow, auto_encoder_loss, image_noise_loss, latent_noise_loss
 from lib.restoration.prior import NoiseFlow, haar, inverse_haar, noise_features
-from lib.restoration.solve import Schedule, Search
 
 RANGE = (1 / 255, 100 / 255)
 
@@ -273,15 +273,15 @@ def test_fill_leaves_what_is_known_and_interpolates_what_is_not():
 @pytest.mark.parametrize("size", [(40, 70), (33, 20), (9, 80)])
 def test_windows_blend_to_the_whole(size):
     x = torch.rand(2, 3, *size)
-    assert torch.allclose(solve.windowed(lambda part: 2 * part, x, window=24, overlap=8), 2 * x, atol=1e-5)
-    starts = solve._starts(size[1], 24, 8)
+    assert torch.allclose(views.windowed(lambda part: 2 * part, x, window=24, overlap=8), 2 * x, atol=1e-5)
+    starts = views._starts(size[1], 24, 8)
     assert all(after - before <= 24 - 8 for before, after in zip(starts, starts[1:], strict=False))
     assert starts[-1] + 24 >= size[1]
 
 
 @pytest.mark.parametrize("size", [(8, 8), (9, 13), (17, 40)])
 def test_denoise_takes_any_size(size):
-    assert solve.denoise(tiny(), torch.rand(1, 3, *size), 0.1).shape == (1, 3, *size)
+    assert views.denoise(tiny(), torch.rand(1, 3, *size), 0.1).shape == (1, 3, *size)
 
 
 @pytest.mark.parametrize("framed", [False, True])
@@ -289,14 +289,14 @@ def test_denoise_takes_any_size(size):
 def test_a_view_moves_the_blocks_and_not_the_image(framed, view):
     prior, x = tiny(), torch.rand(1, 3, 69, 78, generator=draw())
     prior.framed, prior.mirrors = framed, (3,)
-    found = solve.denoise(prior, x, 0.1, view)
+    found = views.denoise(prior, x, 0.1, view)
     assert found.shape == x.shape
-    shift, mirrored = solve.VIEWS[view]
+    shift, mirrored = views.VIEWS[view]
     if 3 in mirrored:
         x, found = x.flip(3), found.flip(3)
     # inside, it is what the prior gives for the image cut where its blocks then begin
     down, right = (4 - side for side in shift)
-    cut = solve.denoise(prior, x[:, :, down:, right:], 0.1)
+    cut = views.denoise(prior, x[:, :, down:, right:], 0.1)
     assert torch.allclose(found[:, :, down + 28 : -28, right + 28 : -28], cut[:, :, 28:-28, 28:-28], atol=1e-5)
 
 
@@ -305,10 +305,10 @@ def test_the_mean_over_views_climbs_the_mean_of_their_densities():
     prior.framed = True
     x = torch.rand(1, 3, 16, 24, generator=draw()).double().requires_grad_()
     prior.mirrors = (2, 3)
-    views = [x.flip(axes).roll(shift, (2, 3)) for shift, axes in solve.VIEWS[: solve.view_count(prior)]]
-    density = torch.stack([prior.log_prob(view, sigma) for view in views]).mean()
+    seen = [x.flip(axes).roll(shift, (2, 3)) for shift, axes in views.VIEWS[: views.view_count(prior)]]
+    density = torch.stack([prior.log_prob(view, sigma) for view in seen]).mean()
     (score,) = torch.autograd.grad(density, x)
-    assert torch.allclose(solve.denoise_all_views(prior, x.detach(), sigma), x.detach() + sigma**2 * score)
+    assert torch.allclose(views.denoise_all_views(prior, x.detach(), sigma), x.detach() + sigma**2 * score)
 
 
 # ------------------------------------------------------------------------------------------------------------ searches
@@ -349,7 +349,7 @@ def psnr(x: torch.Tensor, y: torch.Tensor) -> float:
 def test_one_prior_restores_every_degradation(fitted, degrade, gain):
     x = smooth(2, seed=77)
     observation = degrade(x)
-    result = solve.restore(fitted, observation)
+    result = anneal.restore(fitted, observation)
     assert result.image.shape == x.shape and result.steps >= 1
     assert psnr(result.image, x) > psnr(observation.y, x) + gain
 
@@ -358,69 +358,18 @@ def test_likelihood_tells_the_noise_level(fitted):
     x = smooth(4, seed=5)
     for level in (10, 40):
         y = x + level / 255 * torch.randn(x.shape, generator=draw(1))
-        assert 255 * solve.noise_level(fitted, y) == pytest.approx(level, rel=0.35)
-
-
-@pytest.mark.parametrize("optimizer", ["adam", "lbfgs"])
-@pytest.mark.parametrize("space", ["z", "x"])
-def test_map_lowers_its_objective(fitted, optimizer, space):
-    observation = degradations.noise(smooth(2, seed=6), 25, draw())
-    search = Search(steps=12, optimizer=optimizer, space=space, sigma=10.0)
-    result = solve.map_search(fitted, observation, search, keep=1)
-    totals = [(search.weight * p["energy"] + p["cost"]).sum().item() for p in result.path]
-    assert totals[-1] < totals[0] and result.image.shape == observation.y.shape
-    assert torch.allclose(result.path[0]["image"], observation.y, atol=1e-4)  # z0 = T^-1(y)
-
-
-def test_map_takes_any_size_and_every_start(fitted):
-    observation = degradations.noise(smooth(1, height=13, width=18), 25, draw())
-    images = {
-        start: solve.map_search(fitted, observation, Search(steps=2, start=start, sigma=5.0), generator=draw()).image
-        for start in ("degraded", "zero", "random")
-    }
-    assert all(image.shape == (1, 3, 13, 18) for image in images.values())
-    assert not torch.allclose(images["degraded"], images["zero"], atol=1e-2)
-
-
-def test_map_stops_on_a_plateau_and_says_so(fitted):
-    observation = degradations.noise(smooth(1), 15, draw())
-    result = solve.map_search(fitted, observation, Search(steps=400, lr=0.05, sigma=5.0, patience=5))
-    assert result.steps < 400 and "did not fall" in result.stopped
-
-
-def test_coarse_latents_move_first(fitted):
-    observation = degradations.noise(smooth(1), 25, draw())
-    result = solve.map_search(fitted, observation, Search(steps=3, coarse=10, sigma=10.0, lr=0.1), keep=1)
-    before, after = (haar(fitted._colours(p["image"]))[1] for p in (result.path[0], result.path[-1]))
-    coarse = [haar(haar(fitted._colours(p["image"]))[0])[0] for p in (result.path[0], result.path[-1])]
-    assert (coarse[1] - coarse[0]).abs().max() > 1e-3
-    z_before, z_after = (fitted(p["image"], 10 / 255)[0][0] for p in (result.path[0], result.path[-1]))
-    assert torch.allclose(z_before, z_after, atol=1e-3) and before.shape == after.shape
-
-
-def test_a_search_that_explodes_keeps_the_last_finite_image():
-    flow = PlainFlow(3, (1, 1), (4, 4), "affine").train()
-    flow.initialise(torch.rand(4, 3, 8, 8))
-    observation = Observation(torch.rand(1, 3, 8, 8), 0.1)
-    result = solve.map_search(flow.eval(), observation, Search(steps=5, lr=1e30))
-    assert torch.isfinite(result.image).all() and "finite" in result.stopped
-
-
-def test_searches_leave_the_weights_as_they_were():
-    flow = tiny()
-    solve.map_search(flow, Noisy(smooth(1), 0.1), Search(steps=1))
-    assert all(p.requires_grad and p.grad is None for p in flow.parameters())
+        assert 255 * views.noise_level(fitted, y) == pytest.approx(level, rel=0.35)
 
 
 def test_annealing_reports_its_path_and_its_stop(fitted):
     mask = degradations.box_mask(1, (24, 32), 0.05)
     observation = degradations.masked(smooth(1), mask)
     seen = []
-    result = solve.anneal(fitted, observation, Schedule(50, 2, 6), keep=2, progress=lambda *pair: seen.append(pair))
+    result = anneal.anneal(fitted, observation, Schedule(50, 2, 6), keep=2, progress=lambda *pair: seen.append(pair))
     assert [p["step"] for p in result.path] == [0, 2, 4, 5] and seen[-1] == (6, 6)
     levels = [p["sigma"] for p in result.path]
     assert levels == sorted(levels, reverse=True) and levels[0] == pytest.approx(50 / 255)
-    early = solve.anneal(fitted, observation, Schedule(50, 2, 6), tolerance=10.0)
+    early = anneal.anneal(fitted, observation, Schedule(50, 2, 6), tolerance=10.0)
     assert early.steps == 1 and "moved by less" in early.stopped
 
 
@@ -429,15 +378,15 @@ def test_momentum_carries_what_is_known_further(fitted):
     x = smooth(2, seed=78)
     seen = degradations.masked(x, degradations.box_mask(2, (24, 32), 0.5))
     bare, faster = (
-        solve.anneal(fitted, seen, Schedule(25, 25, 12, momentum=momentum, views=1)).image for momentum in (0.0, 0.6)
+        anneal.anneal(fitted, seen, Schedule(25, 25, 12, momentum=momentum, views=1)).image for momentum in (0.0, 0.6)
     )
-    end = solve.anneal(fitted, seen, Schedule(25, 25, 300, views=1)).image
+    end = anneal.anneal(fitted, seen, Schedule(25, 25, 300, views=1)).image
     assert (faster - end).square().mean() < 0.5 * (bare - end).square().mean()
 
 
 def test_mean_of_samples_beats_a_sample(fitted):
     x = smooth(1, seed=8)
     observation = degradations.masked(x, degradations.random_mask(1, (24, 32), 0.7, draw()))
-    mean, samples = solve.sample(fitted, observation, Schedule(50, 2, 12), 4, draw())
+    mean, samples = anneal.sample(fitted, observation, Schedule(50, 2, 12), 4, draw())
     assert samples.shape == (4, 1, 3, 24, 32)
     assert psnr(mean, x) > sum(psnr(sample, x) for sample in samples) / 4

@@ -13,11 +13,12 @@ import torch
 from PIL import Image
 from test_restoration import draw, psnr, smooth, tiny
 
-from lib import config, restoration
+from lib import config, restoration, training
 from lib.errors import UserError
 from lib.restoration import __main__ as command
-from lib.restoration import baselines, degradations, dip, evaluate, images, restorer, tasks
+from lib.restoration import baselines, degradations, dip, evaluate, experiments, images, restorer
 from lib.restoration.restorer import Restorer
+from lib.training.registry import declared
 
 SMOKE = config.load("04_image_restoration", "smoke")
 
@@ -108,6 +109,8 @@ def save_all_kinds(folder: Path) -> None:
         (("in.png", "out.png", "--task", "inpaint"), "--mask belongs"),
         (("in.png", "out.png", "--task", "deblock", "--sigma", "3"), "--sigma belongs"),
         (("in.png", "out.png", "--task", "denoise", "--sigma", "nan"), "must lie in"),
+        (("in.png", "out.png", "--task", "denoise", "--blend", "0.5"), "--blend belongs"),
+        (("in.png", "out.png", "--task", "deblock", "--blend", "2"), "must lie in"),
         (("in.png", "out.png", "--task", "denoise", "--sigma", "200"), "knows noise of"),
         (("in.png", "out.png", "--task", "denoise", "--prior", "faces"), "64 x 64"),
         (("in.png", "out.jpg", "--task", "denoise"), "cannot write"),
@@ -161,6 +164,20 @@ def test_restorer_keeps_shape_and_known_pixels(small):
         small.denoise(image.astype(np.uint16), 20)
 
 
+def test_a_blend_lies_between_the_file_and_its_restoration(small):
+    image = picture()
+    restored, blended = (small.deblock(image, blend=share).astype(int) for share in (0.0, 0.5))
+    assert np.array_equal(small.deblock(image, blend=1.0), image)
+    assert np.abs(2 * blended - restored - image).max() <= 2
+
+
+def test_denoising_undoes_clipping(small):
+    """Noise in black is cut off below: its mean is grey, and the restored picture must be black again."""
+    image = np.zeros((32, 32, 3), np.uint8)
+    noisy = np.clip(np.random.default_rng(0).normal(0, 40, image.shape), 0, 255).astype(np.uint8)
+    assert noisy.mean() > 12 and small.denoise(noisy, 40).mean() < noisy.mean() / 2
+
+
 # ----------------------------------------------------------------------------------------------------------- baselines
 
 
@@ -179,6 +196,15 @@ def test_biharmonic_fills():
     assert psnr(found, x) > 28 and torch.allclose(found * (1 - observation.mask), observation.y, atol=1e-5)
 
 
+def test_back_projection_keeps_the_small_image():
+    x = smooth(1) + 0.05 * torch.randn(1, 3, 24, 32, generator=draw())
+    observation = degradations.smaller(x.clamp(0, 1))
+    found = baselines.back_projection(observation)
+    left, before = ((torch.nn.functional.avg_pool2d(one, 2) - observation.y).abs().mean() for one in
+                    (found, observation.start))  # fmt: skip
+    assert left < before / 5 and psnr(found, x) > psnr(observation.start, x)
+
+
 def test_reapplied_jpeg_removes_blocks():
     x = smooth(1, height=40, width=48)
     observation = degradations.jpeg(x, 10)
@@ -189,19 +215,6 @@ def test_bm3d_says_what_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "bm3d", None)
     with pytest.raises(UserError, match="pip install bm3d"):
         baselines.bm3d(degradations.noise(smooth(1), 25, draw()))
-
-
-def test_glow_ip_starts_from_zero():
-    from lib.restoration.plain import PlainFlow
-
-    flow = PlainFlow(3, (1, 1), (4, 4), "affine").train()
-    flow.initialise(smooth(4))
-    image = smooth(1).contiguous(memory_format=torch.channels_last)
-    observation = degradations.noise(image, 25, draw())
-    with torch.no_grad():
-        start, _ = flow.eval().inverse([torch.zeros_like(z) for z in flow(observation.y)[0]])
-    found = baselines.glow_ip(flow, observation, gamma=1.0, steps=3)
-    assert psnr(found, observation.y) > psnr(start, observation.y) + 1  # it moved
 
 
 @pytest.mark.parametrize("name", dip.RECIPES)
@@ -266,21 +279,21 @@ def test_likelihoods_of_noisy_images_are_lower(small):
 def test_presets_load():
     for preset in config.PRESETS:
         loaded = config.load("04_image_restoration", preset)
-        assert set(loaded.priors) == set(tasks.PRIORS)
+        assert set(loaded.priors) == set(experiments.PRIORS)
     with pytest.raises(UserError, match="crop"):
         config.load("04_image_restoration", "smoke", {"priors.photos.crop": 33})
 
 
 def test_every_task_is_a_function_of_its_seed():
-    for name in restoration.TASKS:
-        first, second, other = (restoration.task(name, SMOKE, seed) for seed in (1, 1, 2))
+    for name in declared("restoration"):
+        first, second, other = (training.build_task("restoration", name, SMOKE, seed) for seed in (1, 1, 2))
         state, again, different = first.state_dict(), second.state_dict(), other.state_dict()
         assert all(torch.equal(state[key], again[key]) for key in state), name
         assert any(not torch.equal(state[key], different[key]) for key in state), name
 
 
 def test_a_crop_is_a_function_of_its_place():
-    task = restoration.task("photos", SMOKE, 0)
+    task = training.build_task("restoration", "photos", SMOKE)
     task.setup_data(torch.device("cpu"))
     (batch,) = task.batch(3)
     assert batch.shape == (4, 3, 32, 32) and 0 <= batch.min() and batch.max() <= 1
@@ -290,7 +303,7 @@ def test_a_crop_is_a_function_of_its_place():
 def test_wide_crops_train_the_coarse_levels_alone():
     wide = {"hidden": [8, 8, 8], "depth": [1, 1, 1], "steps": [1, 1, 1], "wide": 2}
     settings = config.load("04_image_restoration", "smoke", {f"priors.photos.{key}": wide[key] for key in wide})
-    task = restoration.task("photos", settings, 0)
+    task = training.build_task("restoration", "photos", settings)
     task.setup_data(torch.device("cpu"))
     crops, means = task.batch(0)
     assert crops.shape == (4, 3, 32, 32) and means.shape == (2, 3, 32, 32)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+import types
 
 import nbformat
 import numpy as np
@@ -15,6 +17,7 @@ import pytest
 import skeleton
 
 from lib import config, notebook_checks, paths, run, timings
+from lib.run import workflow
 from lib.run.staleness import imported_files
 
 
@@ -193,6 +196,21 @@ def test_update_stores_a_clean_notebook_or_none(repository):
 # ---------------------------------------------------------------------------------------------------- names and hashes
 
 
+def test_papermill_itself_refuses_a_wrong_name(repository):
+    repository.write(
+        "02_tiny",
+        "from lib import config\nrun = config.parameters(\n    preset=preset, seed=seed, retrain=retrain, "
+        "recompute=recompute, device=device, overrides=overrides\n)\nprint('variant', run.variant)",
+    )
+    command = (sys.executable, "-m", "papermill", str(repository.notebook("02_tiny")), "out.ipynb", "--log-output")
+    wrong = repository.command(*command, "-p", "presett", "smoke")
+    assert wrong.returncode != 0
+    assert "unknown key 'presett' (did you mean 'preset'?)" in wrong.stderr
+    right = repository.command(*command, "-p", "preset", "smoke", "-p", "seed", "3")
+    assert right.returncode == 0, right.stderr
+    assert "variant smoke-seed3" in right.stderr
+
+
 def test_variant_and_options_name_what_differs_from_the_defaults():
     parameters = config.NotebookParameters
     assert run.variant(parameters()) == "laptop"
@@ -256,9 +274,50 @@ def test_workflow_keeps_going_reports_and_resumes(repository):
     assert {path: path.read_bytes() for path in figures} == figures
 
 
+def test_workflow_goes_on_after_it_was_killed(tmp_path, capsys):
+    (tmp_path / "locks").mkdir()
+    lock = tmp_path / "locks" / "0.output.lock"
+    lock.touch()
+    workflow.own_locks(tmp_path)  # whose it is nobody knows
+    assert lock.exists()
+    running, killed = tmp_path / "owners" / "other", tmp_path / "owners" / "killed"
+    killed.write_text(f"{socket.gethostname()} 999999999 1.00")
+    workflow.own_locks(tmp_path)  # the first call's workflow, this process, still runs
+    assert lock.exists()
+    assert not killed.exists()
+    for note in (tmp_path / "owners").iterdir():
+        note.unlink()
+    killed.write_text(f"{socket.gethostname()} 999999999 1.00")
+    running.write_text("a-node-elsewhere 1 1.00")
+    workflow.own_locks(tmp_path)  # whether that one runs is not known here
+    assert lock.exists()
+    for note in (tmp_path / "owners").iterdir():
+        note.unlink()
+    killed.write_text(f"{socket.gethostname()} 999999999 1.00")
+    workflow.own_locks(tmp_path)
+    assert not lock.exists()
+    assert "an earlier run was killed: its locks are cleared" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("kept", "asked"), [("accounting_storage/none", "squeue"), ("accounting_storage/slurmdbd", "sacct")]
+)
+def test_state_of_slurm_jobs_is_asked_where_it_is_known(tmp_path, monkeypatch, kept, asked):
+    scontrol = tmp_path / "scontrol"
+    scontrol.write_text(f"#!/bin/sh\necho 'AccountingStoragePort   = 0'\necho 'AccountingStorageType   = {kept}'\n")
+    scontrol.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    settings = types.SimpleNamespace(status_command="sacct")
+    workflow.choose_status_command(settings)
+    assert settings.status_command == asked
+    workflow.choose_status_command(types.SimpleNamespace())  # another executor's
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (["device=cude"], "unknown device 'cude' (did you mean 'cuda'?)"),
+        (["overrides={train.steps: [1, 2]}"], "'train.steps' is [1, 2]"),
         (["prest=smoke"], "--config: unknown key 'prest' (did you mean 'preset'?)"),
         (["overrides={train.stps: 3}"], "unknown key 'train.stps' (did you mean 'steps'?)"),
     ],
@@ -278,16 +337,40 @@ def shared(tmp_path_factory):
     return skeleton.Skeleton(tmp_path_factory.mktemp("shared"))
 
 
+EXPERIMENTS = """
+from lib.errors import UserError
+from lib.training import Task, task
+
+@task("model")
+def model(chapter, seed):
+    return Task("tiny.model", chapter, seed)
+
+@task("late", needs=("model",))
+def late(chapter, seed):
+    return Task("tiny.late", chapter, seed)
+
+@task("of_{}", ["bikes"])
+def of(chapter, seed, clip):
+    raise UserError(f"this preset has no sequence of {clip}")
+"""
+
+
 def test_workflow_asks_slurm_for_a_gpu_at_preset_full_only(shared):
-    (shared.root / "lib" / "tiny" / "__init__.py").write_text('value = 1\nTASKS = ("model",)\n')
+    (shared.root / "lib" / "tiny" / "experiments.py").write_text(EXPERIMENTS)
     command = ("--profile", "profiles/slurm", "--dry-run", "--config")
-    full = shared.snakemake(*command, "preset=full")
+    full = shared.snakemake(*command, "preset=full", "device=cuda")  # which the machine that sends the jobs may lack
     assert full.returncode == 0, full.stderr
     # the models of a chapter are jobs of their own, and the chapter waits for them
     assert "rule train:" in full.stdout
     assert "train-tiny.model-full.json" in full.stdout.partition("rule chapter:")[2]
-    assert full.stdout.count("gpu=1") == 3
-    assert full.stdout.count("runtime=1440") == 3
+    assert full.stdout.count("gpu=1") == 4
+    assert full.stdout.count("runtime=1440") == 4
+    # one that starts from another waits for it; one that the settings have no room for is no job
+    late = next(
+        job for job in full.stdout.split("rule ") if "output: " in job and "train-tiny.late" in job.split("output:")[1]
+    )
+    assert "train-tiny.model-full.json" in late.partition("output:")[0]
+    assert "train-tiny.of_bikes" not in full.stdout
     laptop = shared.snakemake(*command, "preset=laptop", "chapters=02", "seed=4", "overrides={train.steps: 3}")
     assert laptop.returncode == 0, laptop.stderr
     assert "rule train:" not in laptop.stdout

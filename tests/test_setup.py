@@ -110,9 +110,8 @@ def test_what_the_code_imports_is_pinned_directly():
         return {name for name in names if not pinned & providers.get(name, set())}
 
     runtime = set(pins("requirements.txt"))
-    # `lightning` is the other name under which lightning_fabric is installed on some machines; `bm3d` may not be used
-    # commercially, so whoever measures it again installs it
-    assert unpinned("lib", runtime) - {"lightning", "bm3d"} == set()
+    # `bm3d` may not be used commercially, so whoever measures it again installs it
+    assert unpinned("lib", runtime) - {"bm3d"} == set()
     assert unpinned("data_scripts", runtime) == set()
     # tests may use what the pinned tools are made of
     assert unpinned("tests", runtime | set(pins("requirements-test.txt")) | set(pins("constraints.txt"))) == set()

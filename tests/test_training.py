@@ -21,6 +21,7 @@ from torch import nn
 from lib import checkpoints, config, files, training
 from lib.errors import UserError, explain_os_error
 from lib.store import weights as stored
+from lib.store.fingerprint import Fingerprint
 from lib.training import divergence, loop, optimise, sampling, steps
 
 TIMES = ["seconds", "images_per_second"]
@@ -337,6 +338,21 @@ def test_the_seed_decides_and_random_states_are_kept(toy):
     assert before == (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())  # noqa: NPY002
     with pytest.raises(ValueError, match="seed 0, not 1"):
         run(toy.task(seed=0), seed=1)
+
+
+def test_code_that_changed_between_two_parts_is_recorded(toy, monkeypatch, capfd):
+    folder = toy.folder / "run"
+    stop_at(monkeypatch, type(toy.task()), 6, interrupt)
+    with pytest.raises(training.TrainingInterrupted):
+        run(toy.task(), run_dir=folder)
+    now = stored.code_of(toy.task())
+    changed = Fingerprint("0" * 20, {**now.symbols, "lib.training.sampling.seed_all": "0" * 10})
+    monkeypatch.setattr(stored, "code_of", lambda task: changed)
+    training.train(toy.task(), device="cpu", run_dir=folder, resume=True, progress=False)
+    assert "toy.line: lib/training/sampling.py changed since step 7 was reached" in capfd.readouterr().err
+    data = json.loads((folder / "model.json").read_text())
+    assert data["code"]["fingerprint"] == "0" * 20
+    assert data["earlier_code"]["fingerprint"] == now.digest and data["earlier_code"]["until_step"] == 7
 
 
 def test_flipped_bits_of_a_state_are_noticed(toy, monkeypatch):

@@ -52,7 +52,7 @@ def agrees(claim: Claim, stored: pd.Series, new: float, new_verdict: str) -> boo
     (relative) or within the stored interval."""
     near = abs(new - stored["measured"]) <= claim.tolerance * max(abs(stored["measured"]), 1e-12)
     inside = not stored["exact"] and stored["low"] <= new <= stored["high"]
-    return new_verdict == stored["verdict"] and (near or inside)
+    return bool(new_verdict == stored["verdict"] and (near or inside))
 
 
 def tables_of(claims: Iterable[Claim]) -> list[str]:

@@ -39,15 +39,7 @@ What does not hold comes first. *Live* values are measured by `make figures`; *s
 them. `claims.csv` holds the same as a table."""
 
 
-class ClaimsTable(pd.DataFrame):
-    """A data frame that is shown with the whole text of its cells."""
-
-    def _repr_html_(self) -> str:
-        with pd.option_context("display.max_colwidth", None):
-            return super()._repr_html_()
-
-
-def chapter_table(chapter: str) -> ClaimsTable:
+def chapter_table(chapter: str) -> pd.DataFrame:
     """The claims of one chapter as the notebook shows them, with measured values at three stable digits."""
     frame = ledger()
     known = sorted(set(frame["chapter"]))
@@ -57,7 +49,7 @@ def chapter_table(chapter: str) -> ClaimsTable:
             f"notebooks/claims.yaml has no claim of chapter {chapter!r}; there are {', '.join(known) or 'none'}"
         )
     rows = [row for _, row in frame.iterrows()]
-    return ClaimsTable(
+    return pd.DataFrame(
         {
             "claim": frame["claim"].tolist(),
             "said in": [_said(row) for row in rows],

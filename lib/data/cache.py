@@ -47,7 +47,9 @@ from lib.data.download import SourceFailed, download
 from lib.data.entries import DataError, Entry, File, Source, digest, entry
 from lib.errors import UserError, explain_os_error
 from lib.files import write_atomically
+from lib.store.fingerprint import full_name, source
 
+_CODE = "fingerprint of the code"  # beside the arrays of `made_once`; files of before November 2026 have none
 _unsaved: dict[Path, dict] = {}  # states that could not be written, so that a read-only cache is hashed only once
 
 
@@ -118,19 +120,23 @@ def made_once(
 ) -> dict[str, np.ndarray]:
     """Arrays of ``make``, kept in the cache folder as ``<path>-<hash of settings>.npz`` and read from there afterwards.
 
-    ``settings`` is plain data: all that decides the arrays. Raises `UserError` where the file is damaged.
+    ``settings`` is plain data: all that decides the arrays but the code of ``make`` and of what encloses it; where that
+    has changed since (`lib.store.fingerprint`), they are made again. Raises `UserError` where the file is damaged.
     """
+    code = np.array(source().fingerprint([full_name(make).split(".<locals>")[0]]).digest)
     key = hashlib.sha256(json.dumps(dict(settings), sort_keys=True).encode()).hexdigest()[:16]
     file = paths.cache() / f"{path}-{key}.npz"
     if file.is_file():
         try:
             with np.load(file, allow_pickle=False) as stored:
-                return dict(stored)
+                arrays = dict(stored)
         except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
             raise UserError(f"{file} is damaged; delete it, it is made again") from None
+        if arrays.pop(_CODE, code) == code:
+            return arrays
     arrays = dict(make())
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
+    np.savez_compressed(buffer, **arrays, **{_CODE: code})
     write_atomically(file, buffer.getvalue())
     return arrays
 

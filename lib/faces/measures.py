@@ -1,4 +1,7 @@
-"""What a swap is measured by: identity, expression, light, contrast, seam, flicker and jitter."""
+"""What a composited swap is measured by: identity, light, contrast and seam.
+
+A target that was not swapped is perfect in light, contrast and seam: they say how a swap is put in, not what it shows.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +12,6 @@ import numpy as np
 
 from lib.errors import UserError
 from lib.faces.composite import contrast
-from lib.faces.stabilise import jitter
-
-__all__ = [
-    "contrast_error",
-    "embedding",
-    "expression_error",
-    "flicker",
-    "identity_similarity",
-    "jitter",
-    "landmark_error",
-    "light_error",
-    "seam",
-]
 
 LOW_PASS = 1 / 16
 """Standard deviation of the low-pass of `light_error`, share of the crop's side."""
@@ -59,31 +49,6 @@ def embedding(image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
 def identity_similarity(a: np.ndarray, b: np.ndarray) -> float:
     """Cosine of two embeddings, -1..1."""
     return float(np.dot(a, b) / (np.linalg.norm(a) * np.linalg.norm(b)))
-
-
-# ----------------------------------------------------------------------------------------------------------- expression
-
-
-def landmark_error(shown: np.ndarray, wanted: np.ndarray) -> float:
-    """Mean distance of two sets of landmarks ``(68, 2)`` of one person, share of that of the outer eye corners."""
-    eyes = float(np.linalg.norm(wanted[36] - wanted[45]))
-    return float(np.linalg.norm(shown - wanted, axis=-1).mean()) / eyes
-
-
-def expression_error(
-    swapped: np.ndarray, source_mean: np.ndarray, target: np.ndarray, target_mean: np.ndarray
-) -> np.ndarray:
-    """Landmark error after removing identity, share of the distance of the outer eye corners, per frame ``(T,)``.
-
-    What each face does is its deviation from that person's own mean face; the swap is to do what the target does.
-
-    Args:
-        swapped, target: aligned landmarks ``(T, 68, 2)`` of the swap and of the performance.
-        source_mean, target_mean: aligned mean landmarks ``(68, 2)`` of both people.
-    """
-    eyes = float(np.linalg.norm(target_mean[36] - target_mean[45]))
-    difference = (swapped - source_mean) - (target - target_mean)
-    return np.linalg.norm(difference, axis=-1).mean(-1) / eyes
 
 
 # ------------------------------------------------------------------------------------------------------ light, contrast
@@ -135,36 +100,3 @@ def seam(image: np.ndarray, target: np.ndarray, mask: np.ndarray, width: int = 2
     if not ring.any():
         raise UserError("the mask has no edge in the picture")
     return float((gradient(image) - gradient(target))[ring > 0].mean())
-
-
-# -------------------------------------------------------------------------------------------------------------- flicker
-
-
-def flicker(frames: np.ndarray, reference: np.ndarray, mask: np.ndarray | None = None) -> float:
-    """Change from frame to frame that motion does not explain, grey levels, beyond that of the reference video.
-
-    Each frame is compared with the one before, warped by the optical flow (Farneback) of the *reference*, which shows
-    the same motion without any swap.
-
-    Args:
-        frames, reference: uint8 ``(T, H, W, 3)``.
-        mask: float or bool ``(T, H, W)``; default everything.
-    """
-    if len(frames) < 2 or frames.shape != reference.shape:
-        raise UserError("flicker needs two videos of one size with at least two frames")
-    values = []
-    height, width = frames.shape[1:3]
-    grid = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1).astype(np.float32)
-    for index in range(1, len(frames)):
-        grey = [cv2.cvtColor(reference[k], cv2.COLOR_RGB2GRAY) for k in (index, index - 1)]
-        flow = cv2.calcOpticalFlowFarneback(*grey, None, 0.5, 3, 15, 3, 5, 1.2, 0)
-        where = grid + flow
-        inside = np.ones((height, width), bool) if mask is None else mask[index] > 0.5
-        changes = []
-        for clip in (frames, reference):
-            before = cv2.remap(
-                clip[index - 1], where[..., 0], where[..., 1], cv2.INTER_LINEAR, None, cv2.BORDER_REPLICATE
-            )
-            changes.append(np.abs(clip[index].astype(np.float32) - before)[inside].mean())
-        values.append(changes[0] - changes[1])
-    return float(np.mean(values))

@@ -35,7 +35,10 @@ GRID_SPEAKERS = {
     "swiz3n": "grid_swiz3n.mpg",
 }
 """The eight speakers of the set ``grid10``, named by their clip."""
-GRID_SECOND = ("pwij3p", "gridx_id2_swwp2s.mpg")  # a second clip of one of them: never trained on
+GRID_SECOND = ("pwij3p", "gridx_id2_swwp2s.mpg")
+"""A second clip of one of them: never trained on."""
+SPLIT = "middle fifth held out"
+"""How `split` divides a clip; part of a checkpoint's hash."""
 STAND_INS = ("random-11", "random-12")
 """Rendered people who stand in for the real ones where the set is ``rendered``, and how many frames they have."""
 STAND_IN_FRAMES = 10
@@ -167,14 +170,30 @@ def real(name: str, side: int, boxes: int, window: int) -> dict[str, Faces]:
     }
 
 
-def seen(faces: Faces) -> int:
-    """How many frames of a real person's clip are trained on; the last fifth is kept for validation."""
-    return len(faces.images) * 4 // 5
+def split(faces: Faces) -> tuple[Faces, Faces]:
+    """A real person's clip as (trained on, held out).
+
+    Held out is the middle fifth: somebody speaks there, while the ends of a sentence are silent. A few frames on
+    either side of it are in neither part, since neighbours are nearly the same picture.
+    """
+    count = len(faces.images)
+    low, high, guard = count * 2 // 5, count * 3 // 5, max(1, count // 25)
+    kept = np.r_[: max(1, low - guard), min(count - 1, high + guard) : count]
+    return tuple(Faces(faces.images[part], faces.landmarks[part]) for part in (kept, np.r_[low:high]))
+
+
+def second_clip(name: str, side: int, boxes: int, window: int) -> tuple[str, Faces]:
+    """A whole clip that nobody was trained on: whose it is, and its faces."""
+    if name == "rendered":
+        return STAND_INS[0], rendered(STAND_INS[:1], STAND_IN_FRAMES, side, "test", progress=False)[STAND_INS[0]]
+    speaker, clip = GRID_SECOND
+    settings = {name: data.identity(name), "clip": clip, "side": side, "boxes": boxes, "window": window}
+    return speaker, _kept(settings, lambda: clip_faces(data.fetch(name) / clip, side, boxes, window))
 
 
 def real_clip(name: str, speaker: str) -> list[np.ndarray]:
     """The frames of a real person's clip, uint8 ``(H, W, 3)``."""
-    from lib import video
+    from lib.vision import video
 
     if name == "rendered":
         return [shot.render(speaker, 192, supersample=1).image for shot in test_shots(speaker, STAND_IN_FRAMES)]
@@ -183,8 +202,8 @@ def real_clip(name: str, speaker: str) -> list[np.ndarray]:
 
 def clip_faces(path: Path, side: int, boxes: int = 8, window: int = 7) -> Faces:
     """The aligned faces of one clip; frames without a face are left out."""
-    from lib import video
     from lib.faces.detect import DlibDetector, track
+    from lib.vision import video
 
     found = track(video.read(path), DlibDetector(boxes), "largest", window)
     if not found.found.any():

@@ -26,8 +26,8 @@ from lib.faces.align import align, hull_mask
 from lib.faces.comb import Comb, side
 from lib.faces.composite import CHOSEN, METHODS, SHARPNESS, composite
 from lib.faces.detect import Choice, Detector, DlibDetector, Track, track
-from lib.faces.evaluate import infer
 from lib.faces.tone import kept
+from lib.faces.truth import infer
 from lib.vision import video
 from lib.vision.video import Frame, Info
 from lib.vision.write import Output, told

@@ -30,7 +30,7 @@ SECTIONS = (
 )
 """What the second-level headings name, in this order, below the one first-level heading: the anatomy of a chapter."""
 CODE_LINES, CELL_LINES, MEGABYTES = 350, 25, 3
-WORDS_PER_LINE = (8.0, 13.0)
+WORDS_PER_LINE = 8
 
 _FOLDERS = "home|root|work|tmp|Users|mnt|usr|opt|var|scratch"
 _PATH = re.compile(rf"(?<![\w.:/~-])(?:/(?:{_FOLDERS})/|[A-Za-z]:\\)[\w.\\/-]*")
@@ -130,8 +130,8 @@ def prose_warnings(notebook: Mapping[str, Any]) -> list[str]:
     """Words of prose to a line of code: a matter of judgement, so an author is told, and no test fails."""
     lines = sum(code_lines(cell) for cell in _code(notebook))
     words = sum(len(_text(cell["source"]).split()) for cell in notebook["cells"] if cell["cell_type"] == "markdown")
-    if lines and not WORDS_PER_LINE[0] <= words / lines < WORDS_PER_LINE[1]:
-        return [f"{words / lines:.1f} words of prose to a line of code, wanted are 8 to 12"]
+    if lines and words < WORDS_PER_LINE * lines:
+        return [f"{words / lines:.1f} words of prose to a line of code, wanted are {WORDS_PER_LINE} or more"]
     return []
 
 

@@ -6,18 +6,7 @@ clean = restorer.deblock(image)
 whole = restorer.inpaint(image, mask)
 """
 
-from __future__ import annotations
-
 from lib.restoration.config import ChapterConfig
 from lib.restoration.restorer import Restorer, load
-from lib.restoration.tasks import MODELS, make
-from lib.training import Task
 
-TASKS = MODELS
-
-__all__ = ["TASKS", "ChapterConfig", "Restorer", "load", "task"]
-
-
-def task(model: str, config: ChapterConfig, seed: int = 0) -> Task:
-    """The training task of one of `TASKS`, freshly initialised from ``seed``."""
-    return make(model, config, seed)
+__all__ = ["ChapterConfig", "Restorer", "load"]

@@ -34,6 +34,7 @@ def _arguments() -> argparse.Namespace:
     add("output", metavar="OUT", type=Path, help="a file that loses nothing, for example .png")
     add("--task", required=True, choices=("denoise", "deblock", "inpaint"))
     add("--sigma", type=float, help="denoise: noise level in grey levels (default: estimated from the likelihood)")
+    add("--blend", type=float, help="deblock: share of the file that is mixed back in, 0 (default) to 1, for texture")
     add("--mask", type=Path, help="inpaint: an image of the same size, white (or 1) = missing")
     add(
         "--prior", default="photos", choices=("photos", "cifar10", "faces", "mnist"), help="trained on (default photos)"
@@ -49,6 +50,11 @@ def _arguments() -> argparse.Namespace:
             parser.error("--sigma belongs to --task denoise")
         if not 0 < arguments.sigma <= 255:  # also refuses NaN
             parser.error(f"--sigma is {arguments.sigma:g}, it must lie in (0, 255]")
+    if arguments.blend is not None:
+        if arguments.task != "deblock":
+            parser.error("--blend belongs to --task deblock")
+        if not 0 <= arguments.blend <= 1:
+            parser.error(f"--blend is {arguments.blend:g}, it must lie in [0, 1]")
     image_format(arguments.output)
     return arguments
 
@@ -85,7 +91,7 @@ def _restore(arguments: argparse.Namespace) -> dict[str, Any]:
             if quantisation is None:
                 quantisation = restorer.quantisation(image)
                 result["quantisation"] = "unknown" if quantisation is None else "found in the pixels"
-            restored = restorer.deblock(image, quantisation, progress)
+            restored = restorer.deblock(image, quantisation, progress, arguments.blend or 0.0)
         else:
             result["missing"] = round(float(mask.mean()), 5)
             restored = restorer.inpaint(image, mask, progress)

@@ -9,12 +9,11 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from lib.errors import UserError
-from lib.restoration.degradations import Compressed, Masked, Observation, decode_jpeg, encode_jpeg
-from lib.restoration.plain import PlainFlow
-from lib.restoration.solve import Search, map_search
+from lib.restoration.degradations import Compressed, Masked, Observation, Smaller, decode_jpeg, encode_jpeg
 
 
 def _each(observation: Observation, function: Callable[[np.ndarray, int], np.ndarray]) -> Tensor:
@@ -79,6 +78,15 @@ def biharmonic(observation: Masked) -> Tensor:
     return _each(observation, lambda image, place: inpaint_biharmonic(image, lost[place], channel_axis=2))
 
 
+def back_projection(observation: Smaller, rounds: int = 10) -> Tensor:
+    """Bicubic enlargement, corrected until its block means are those of the small image (Irani and Peleg 1991)."""
+    x = observation.start
+    for _ in range(rounds):
+        missing = observation.y - F.avg_pool2d(x, 2)
+        x = x + F.interpolate(missing, scale_factor=2, mode="bicubic", align_corners=False)
+    return x.clamp(0, 1)
+
+
 def reapplied_jpeg(observation: Compressed, quality: int) -> Tensor:
     """Deblocking by re-application of JPEG (Nosratinia 2001): the mean over all 64 shifts of the block grid."""
 
@@ -95,12 +103,3 @@ def reapplied_jpeg(observation: Compressed, quality: int) -> Tensor:
         return total / (64 * 255)
 
     return _each(observation, one)
-
-
-def glow_ip(prior: PlainFlow, observation: Observation, gamma: float, steps: int = 20) -> Tensor:
-    """GlowIP (Asim et al. 2020): min_z |T(z) - y|^2 + gamma |z| from z = 0 by L-BFGS, without the log-determinant."""
-    # their data term is the plain square; ours is divided by 2 sigma^2
-    search = Search(
-        steps=steps, optimizer="lbfgs", objective="norm", start="zero", weight=2 * observation.sigma**2 / gamma
-    )
-    return map_search(prior, observation, search).image

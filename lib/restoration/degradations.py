@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lib.errors import UserError
-from lib.metrics import round8
+from lib.vision.metrics import round8
 
 
 @dataclass(frozen=True)
@@ -317,11 +317,6 @@ def masked(x: Tensor, mask: Tensor, sigma: float = 0.5 / 255) -> Masked:
 def smaller(x: Tensor, sigma: float = 0.5 / 255) -> Smaller:
     """Down-sampled by two: the mean of each 2x2 block."""
     return Smaller(round8(F.avg_pool2d(x, 2)), sigma)
-
-
-def blind(observation: Observation, sigma: float) -> Observation:
-    """The same image, but all that is said of its degradation is a distance."""
-    return Observation(observation.y, sigma)
 
 
 def noisy_and_masked(x: Tensor, level: float, mask: Tensor, generator: torch.Generator) -> Masked:

@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lib.metrics import psnr, round8
 from lib.restoration.degradations import Masked, Observation
+from lib.vision.metrics import psnr, round8
 
 
 @dataclass(frozen=True)

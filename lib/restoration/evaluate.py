@@ -9,12 +9,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from lib import metrics
-from lib.restoration import baselines, degradations, dip, solve
+from lib.restoration import anneal, baselines, degradations, dip, views
 from lib.restoration.config import ImagePriorConfig
 from lib.restoration.degradations import Compressed, Masked, Observation
 from lib.restoration.plain import PlainFlow
 from lib.restoration.prior import NoiseFlow
+from lib.vision import metrics
 
 Images = Iterable[tuple[str, Tensor]]
 Degrade = Callable[[Tensor, torch.Generator], Observation]
@@ -55,13 +55,8 @@ EXTENSIONS: dict[str, Degrade] = {
 
 
 def flow(prior: NoiseFlow) -> Method:
-    """The recommended search of `solve.restore`."""
-    return lambda observation, truth, generator: solve.restore(prior, observation).image
-
-
-def plain_map(prior: PlainFlow, search: solve.Search) -> Method:
-    """The thesis' search with a flow of clean images."""
-    return lambda observation, truth, generator: solve.map_search(prior, observation, search, generator=generator).image
+    """The recommended search of `anneal.restore`."""
+    return lambda observation, truth, generator: anneal.restore(prior, observation).image
 
 
 def dip_recipe(degradation: str) -> str:
@@ -190,6 +185,6 @@ def likelihoods(prior: NoiseFlow | PlainFlow, images: Images, degrade: Degrade |
         x = truth if degrade is None else degrade(truth, seed_of(0, number)).start
         generator = seed_of(0, 20_000 + number)
         x = x + sigma * torch.randn(x.shape, generator=generator).to(x.device)
-        nats = float(solve.log_prob(prior, x, sigma))
+        nats = float(views.log_prob(prior, x, sigma))
         rows.append({"image": name, "bits_per_dim": -nats / math.log(2) + 8})
     return pd.DataFrame(rows)

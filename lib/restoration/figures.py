@@ -1,4 +1,4 @@
-"""Drawings of chapter 4. Each returns the figure, and the data behind it where the figure does not carry them."""
+"""Figures of chapter 4, each with its name and its caption; tables stand in `lib.restoration.captions`."""
 
 from __future__ import annotations
 
@@ -12,17 +12,24 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lib import metrics, plotting
-from lib.plotting import COLOURS, INK, MUTED, Diagram, curve
-from lib.restoration import degradations, evaluate, solve
+from lib import plotting
+from lib.plotting import COLOURS, INK, MUTED, Diagram, curve, declare_figure
+from lib.restoration import anneal, degradations, evaluate
+from lib.restoration.map import Found
 from lib.restoration.prior import NoiseFlow
+from lib.vision import metrics
 
-Drawing = tuple[Figure, Any]
-
+Drawn = tuple[Figure, Any]
 DATA_SETS = {"mnist": "#949494", "cifar10": "#de8f05", "faces": "#0173b2", "photos": "#029e73"}
 """One colour for each data set."""
+MOVES = {"latents": "#029e73", "pixels": "#d55e00"}
+"""One colour for what a search moves."""
 
 
+@declare_figure(
+    "concept",
+    "Figure 4.1. The two phases: a density of clean images is learned once; each damaged image is searched from.",
+)
 def concept(clean: Any, degraded: Any, restored: Any) -> Figure:
     """The two phases: learn a density of clean images; go from the latent of a degraded one to a likely image."""
     d = Diagram(height=2.5)
@@ -46,7 +53,8 @@ def concept(clean: Any, degraded: Any, restored: Any) -> Figure:
     return d.fig
 
 
-def training(logs: Mapping[str, pd.DataFrame]) -> Drawing:
+@declare_figure("training", "Both terms of (4.5) while training, over all noise levels; preset {preset}.")
+def training(logs: Mapping[str, pd.DataFrame]) -> Drawn:
     """Both terms of the loss while training: gain in dB over the noisy image, and nats a dimension."""
     fig, axes = plt.subplots(1, 2, figsize=plotting.size(2.4))
     panels = {}
@@ -60,7 +68,10 @@ def training(logs: Mapping[str, pd.DataFrame]) -> Drawing:
     return fig, panels
 
 
-def likelihood_histogram(bits: Mapping[str, np.ndarray]) -> Drawing:
+@declare_figure(
+    "likelihood", "Bits per dimension of {images} CIFAR-10 test images, clean and damaged; preset {preset}."
+)
+def likelihood_histogram(bits: Mapping[str, np.ndarray]) -> Drawn:
     """Distribution of bits per dimension, one outline for each kind of image; clean images are filled."""
     fig, ax = plt.subplots(figsize=plotting.size(2.5))
     low, high = min(v.min() for v in bits.values()), max(v.max() for v in bits.values())
@@ -81,45 +92,78 @@ def likelihood_histogram(bits: Mapping[str, np.ndarray]) -> Drawing:
         )
         frame.append(pd.DataFrame({"kind": name, "bits_per_dim": values}))
     ax.set(xlabel="bits per dimension (likely images to the left)", ylabel="images")
+    ax.set_title("noise is unlikely; blocks and blur are more likely than the truth")
     ax.legend()
     return fig, pd.concat(frame)
 
 
-def path(result: solve.Result, truth: Tensor, shown: Sequence[int]) -> tuple[Figure, Drawing]:
-    """A search as decoded images and as curves: the images of ``shown`` (places in the path), then both terms and PSNR.
+@declare_figure(
+    "path",
+    "One CIFAR-10 test image with noise 25 on its way: the degraded image, the search at three iterations, the best by "
+    "the objective, the truth; lambda = {weight:g}; preset {preset}.",
+)
+def path(found: Mapping[str, Found], truth: Tensor) -> Figure:
+    """Two searches as decoded images, one a row, with the PSNR of each picture.
 
-    ``result.path`` comes from `solve.map_search` with ``keep=1`` on one image.
+    ``found`` comes from `map.map_search` with ``keep=True`` on one image, by what moved.
     """
-    steps = [entry["step"] for entry in result.path]
-    values = [float(metrics.psnr(truth, metrics.round8(entry["image"]))) for entry in result.path]
-    images = [result.path[place]["image"][0] for place in shown]
-    titles = ["$z_0$", *(f"step {steps[place]}" for place in shown[1:])]
-    grid = plotting.image_grid(
-        [*images, truth[0]], col_titles=[*titles, "truth"], scores=[*(f"{values[k]:.1f} dB" for k in shown), ""]
+    tiles, scores, columns = [], [], []
+    for result in found.values():
+        last = len(result.path) - 1
+        shown = [0, last // 10, last // 4, last // 2]
+        pictures = [*(result.path[place]["image"] for place in shown), result.image]
+        tiles += [*(picture[0] for picture in pictures), truth[0]]
+        scores += [*(f"{_psnr(truth, picture):.1f} dB" for picture in pictures), ""]
+        columns = ["degraded", *(f"iteration {place}" for place in shown[1:]), "best", "truth"]
+    return plotting.image_grid(
+        tiles, rows=len(found), row_titles=list(found), col_titles=columns, scores=scores, tile=0.95, pixelated=True
     )
-    dimensions = truth[0].numel()
-    frame = pd.DataFrame(
-        {
-            "step": steps,
-            "data term": [float(entry["energy"]) / dimensions for entry in result.path],
-            "prior term": [float(entry["cost"]) / dimensions for entry in result.path],
-            "psnr": values,
-        }
-    )
-    fig, axes = plt.subplots(1, 3, figsize=plotting.size(2.0))
-    for ax, name, title, colour in zip(
-        axes,
-        ("data term", "prior term", "psnr"),
-        ("$d(T(z), y)$", "$-\\log p(T(z))$", "PSNR (never seen)"),
-        (COLOURS["noise"], COLOURS["flow"], INK),
-        strict=True,
-    ):
-        ax.plot(frame["step"], frame[name], color=colour)
-        ax.set(xlabel="step", title=title, ylabel="dB" if name == "psnr" else "nats per dimension")
-    return grid, (fig, frame)
 
 
-def cells(table: pd.DataFrame, ours: str) -> Drawing:
+def _psnr(truth: Tensor, image: Tensor) -> float:
+    return float(metrics.psnr(truth, metrics.round8(image)))
+
+
+@declare_figure(
+    "path_terms",
+    "The objective (4.2) while it is searched, and the PSNR that nobody shows the search: one CIFAR-10 test image, "
+    "noise 25, over latents and over pixels. Dashed: the objective of the true image; preset {preset}.",
+)
+def path_terms(found: Mapping[tuple[str, float], Found], truth: Tensor, of_truth: Mapping[float, float]) -> Drawn:
+    """Objective a dimension and PSNR over iterations, by what moves and lambda; ``of_truth``: by lambda."""
+    fig, axes = plt.subplots(1, 2, figsize=plotting.size(2.6))
+    frames, size = [], truth[0].numel()
+    styles = dict(zip(of_truth, ("-", ":"), strict=False))
+    for (moves, weight), result in found.items():
+        frame = pd.DataFrame(
+            {
+                "moves": moves,
+                "lambda": weight,
+                "iteration": range(len(result.path)),
+                "objective": [float(entry["total"]) / size for entry in result.path],
+                "best": [float(entry["best"]) / size for entry in result.path],
+                "psnr": [_psnr(truth, entry["image"]) for entry in result.path],
+            }
+        )
+        for ax, column in zip(axes, ("best", "psnr"), strict=True):
+            label = f"{moves}, $\\lambda$ = {weight:g}"
+            ax.plot(frame["iteration"], frame[column], styles[weight], color=MOVES[moves], label=label)
+        frames.append(frame)
+    for weight, value in of_truth.items():
+        axes[0].axhline(value, color=INK, linewidth=0.8, linestyle="--" if styles[weight] == "-" else ":")
+    axes[0].set(xlabel="iteration", ylabel="nats per dimension", title="the objective falls below the truth's")
+    axes[1].set(xlabel="iteration", ylabel="dB", title="and the PSNR turns round")
+    axes[1].legend(fontsize=7)
+    return fig, pd.concat(frames)
+
+
+@declare_figure(
+    "cells",
+    "PSNR of the flow prior less that of deep image prior, at the stop that a user has and at the best iterate, which "
+    "nobody knows without the truth; the images that both restored, at most {settings.dip.images} a set; stored, "
+    "preset {preset}.",
+)
+def cells(table: pd.DataFrame, ours: str) -> Drawn:
     """PSNR of ours less that of deep image prior, at both stops, for every data set and degradation."""
     rows = table.pivot_table(index=["data_set", "degradation"], columns="method", values="psnr_dip", sort=False)
     sets = list(dict.fromkeys(rows.index.get_level_values(0)))
@@ -138,41 +182,67 @@ def cells(table: pd.DataFrame, ours: str) -> Drawing:
     return fig, pd.concat(frame)
 
 
-def sweep(frame: pd.DataFrame) -> Drawing:
-    """PSNR over lambda for several priors."""
-    fig, axes = plt.subplots(1, 2, figsize=plotting.size(2.4), sharey=True)
-    for ax, name in zip(axes, ("noise 15", "noise 25"), strict=True):
-        for (title, part), colour in zip(frame.groupby("prior", sort=False), DATA_SETS.values(), strict=False):
-            ax.plot(part["lambda"], part[name], "o-", color=colour, label=title)
-        ax.set(xscale="log", xlabel="$\\lambda$", title=name)
-    axes[0].set_ylabel("PSNR (dB)")
-    axes[0].legend(loc="lower center", fontsize=7)
-    return fig, frame
-
-
-def restored_likelihood(frame: pd.DataFrame) -> Drawing:
-    """Bits per dimension of each true image against those of its degraded (noise) and restored version."""
-    fig, ax = plt.subplots(figsize=(3.6, 3.0))
-    for name, colour in (("degraded", COLOURS["noise"]), ("restored", COLOURS["flow prior"])):
-        ax.plot(frame["truth"], frame[name], ".", color=colour, markersize=5, label=name)
-    ends = [frame[["truth", "restored"]].min().min(), frame[["truth", "degraded"]].max().max()]
-    ax.plot(ends, ends, color=INK, linewidth=0.8)
-    ax.set(xlabel="true image (bits/dim)", ylabel="its other version (bits/dim)")
-    ax.legend()
-    return fig, frame
-
-
-def noise_levels(frame: pd.DataFrame) -> Drawing:
-    """The level at which a noisy image is most likely, against the true one; one dot an image."""
-    fig, ax = plt.subplots(figsize=(3.3, 2.8))
-    ax.plot(frame["true"], frame["estimated"], "o", color=COLOURS["flow prior"], markersize=4, alpha=0.6)
-    ends = [frame["true"].min(), frame["true"].max()]
-    ax.plot(ends, ends, color=MUTED, linewidth=0.9)
-    ax.set(xscale="log", yscale="log", xlabel="noise level (grey levels)", ylabel="most likely level")
-    ticks = sorted(frame["true"].unique())
+@declare_figure(
+    "sweep",
+    "PSNR of the search over the weight of the data term, {settings.map_images} CIFAR-10 training images, noise 25: "
+    "means and 95 % intervals over images; stored, preset {preset}.",
+)
+def sweep(rows: pd.DataFrame) -> Drawn:
+    """PSNR over lambda, in latents and in pixels."""
+    fig, ax = plt.subplots(figsize=plotting.size(2.3, 3.4))
+    for moves, part in rows.groupby("moves", sort=False):
+        groups = part.groupby("weight")["psnr"]
+        mean, half = groups.mean(), 1.96 * groups.sem()
+        ax.errorbar(mean.index, mean, half, fmt="o-", color=MOVES[moves], label=moves, capsize=2)
+    ax.axhline(rows["input"].mean(), color=MUTED, linewidth=0.9, label="input")
+    ticks = sorted(rows["weight"].unique())
+    ax.set(xscale="log", xlabel="$\\lambda$", ylabel="PSNR (dB)", title="the mode needs a heavier data term")
     ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    ax.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
     ax.minorticks_off()
+    ax.legend(fontsize=7)
+    return fig, rows
+
+
+@declare_figure(
+    "restored_likelihood",
+    "Bits per dimension of CIFAR-10 test images, restored from noise 25, against the true ones; inset: the noisy "
+    "images, too; preset {preset}.",
+)
+def restored_likelihood(frame: pd.DataFrame) -> Drawn:
+    """Bits per dimension of each true image against those of its restored version; the degraded ones in an inset."""
+    fig, ax = plt.subplots(figsize=(4.2, 3.1))
+    ends = [frame[["truth", "restored"]].min().min(), frame[["truth", "restored"]].max().max()]
+    ax.plot(frame["truth"], frame["restored"], "o", color=COLOURS["flow prior"], markersize=3.5)
+    ax.plot(ends, ends, color=INK, linewidth=0.8)
+    ax.set(xlabel="true image (bits/dim)", ylabel="restored image (bits/dim)")
+    ax.set_title("restored images are more likely than true ones")
+    inset = ax.inset_axes([0.09, 0.6, 0.36, 0.36])
+    inset.plot(frame["truth"], frame["degraded"], ".", color=COLOURS["noise"], markersize=3)
+    inset.plot(frame["truth"], frame["restored"], ".", color=COLOURS["flow prior"], markersize=3)
+    inset.plot(ends, ends, color=INK, linewidth=0.6)
+    inset.tick_params(labelsize=6)
+    inset.set_title("with the noisy ones", fontsize=6.5)
+    return fig, frame
+
+
+@declare_figure(
+    "noise_level",
+    "Noise level of five held-out photographs, estimated by likelihood, before and after correcting for clipping, and "
+    "by scikit-image's estimate_sigma: error in per cent of the true level; preset {preset}.",
+)
+def noise_levels(frame: pd.DataFrame) -> Drawn:
+    """Relative error of each estimate, by true level and way of estimating; one dot an image."""
+    fig, ax = plt.subplots(figsize=plotting.size(2.5, 4.6))
+    ways = {"likelihood": MUTED, "likelihood, unclipped": COLOURS["flow prior"], "estimate_sigma": COLOURS["BM3D"]}
+    levels = sorted(frame["true"].unique())
+    for offset, (way, colour) in zip((-0.22, 0.0, 0.22), ways.items(), strict=True):
+        places = frame["true"].map(levels.index) + offset
+        error = 100 * (frame[way] / frame["true"] - 1)
+        ax.plot(places, error, "o", color=colour, markersize=3.5, label=way)
+    ax.axhline(0, color=INK, linewidth=0.8)
+    ax.set(xlabel="noise level (grey levels)", ylabel="error (%)", title="clipping hides noise; it can be undone")
+    ax.set_xticks(range(len(levels)), [f"{level:g}" for level in levels])
+    ax.legend(fontsize=7)
     return fig, frame
 
 
@@ -198,11 +268,87 @@ def explored(prior: NoiseFlow, image: Tensor, damage: str, strength: int, size: 
         top, left = (side * (100 - size) // 200 for side in (height, width))
         mask[:, :, top : top + max(1, height * size // 100), left : left + max(1, width * size // 100)] = 1
         seen = degradations.masked(image, mask)
-    shown = [evaluate.shown(seen), solve.restore(prior, seen).image, image]
+    shown = [evaluate.shown(seen), anneal.restore(prior, seen).image, image]
     scores = [evaluate.quality(image, x)["psnr"] for x in shown[:2]]
     return plotting.image_grid(
         [x[0] for x in shown],
         col_titles=["degraded", "restored", "truth"],
         scores=[*(f"{value:.1f} dB" for value in scores), ""],
         tile=1.9,
+    )
+
+
+# -------------------------------------------------------------------------------------------------------------- grids
+
+
+@declare_figure(
+    "damages",
+    "Damages of the table, with the PSNR of the degraded image. Photograph {name!r} from a Python package, held out "
+    "from training; preset {preset}.",
+)
+def damages(truth: Tensor) -> Figure:
+    """One photograph ``(1, 3, H, W)`` with each of the damages of the table."""
+    seen = [degrade(truth, evaluate.seed_of(0, 0)) for degrade in evaluate.DEGRADATIONS.values()]
+    shown = [evaluate.shown(one) for one in seen]
+    values = [evaluate.quality(truth, picture)["psnr"] for picture in shown]
+    scores = [f"{name}\n{value:.1f} dB" for name, value in zip(evaluate.DEGRADATIONS, values, strict=True)]
+    return plotting.image_grid(
+        [picture[0] for picture in shown], rows=2, scores=scores, tile=1.2, title="One photograph, ten damages"
+    )
+
+
+@declare_figure(
+    "samples",
+    "Samples of the flow at three temperatures, and of an annealed search from noise (fixed seed, not selected); "
+    "preset {preset}.",
+)
+def samples(priors: Mapping[str, NoiseFlow], side: int = 32, steps: int = 50) -> Figure:
+    """Two samples at each temperature and three of a search down all levels, one prior a row."""
+    tiles = []
+    for prior in priors.values():
+        least = prior.sigma_range[0]
+        for temperature in (0.5, 0.8, 1.0):
+            tiles += list(prior.sample(2, (side, side), least, temperature, generator=evaluate.seed_of(1, 0)))
+        noise = torch.randn(3, prior.channels, side, side, generator=evaluate.seed_of(1, 1))
+        nowhere = degradations.Observation(0.5 + 0.4 * noise, sigma=1e3)
+        schedule = anneal.Schedule(100.0, 2.0, steps)
+        drawn = anneal.anneal(prior, nowhere, schedule, generator=evaluate.seed_of(1, 2), renew=0.7)
+        tiles += list(drawn.image)
+    return plotting.image_grid(
+        [tile.expand(3, -1, -1) for tile in tiles],
+        tile=0.58,
+        pixelated=True,
+        row_titles=list(priors),
+        col_titles=[*"0.5 0.5 0.8 0.8 1.0 1.0".split(), *["annealed"] * 3],
+        rows=len(priors),
+    )
+
+
+@declare_figure("grid_{data_set}", "{title}, degraded and restored; stored pictures, preset {preset}.")
+def grid(tiles: np.ndarray, psnr: Sequence[float], rows: Sequence[str], tile: float) -> Figure:
+    """Input, deep image prior, flow prior and truth ``(R, 4, H, W, 3)``, one damage a row."""
+    return plotting.image_grid(
+        list(tiles.reshape(-1, *tiles.shape[2:])),
+        rows=len(rows),
+        row_titles=list(rows),
+        col_titles=["degraded", "DIP", "flow prior", "truth"],
+        scores=[f"{value:.1f} dB" if value < 99 else "" for value in psnr],
+        tile=tile,
+    )
+
+
+@declare_figure(
+    "whole",
+    "Photograph {name!r} with noise 25: degraded, restored, restored with the clipping undone, truth; preset {preset}.",
+)
+def whole(truth: Tensor, pictures: Sequence[Tensor]) -> Figure:
+    """A photograph ``(1, 3, H, W)`` and its versions: degraded, restored, unclipped."""
+    shown = [*pictures, truth]
+    scores = [*(f"{evaluate.quality(truth, picture)['psnr']:.2f} dB" for picture in pictures), ""]
+    return plotting.image_grid(
+        [picture[0] for picture in shown],
+        rows=1,
+        col_titles=["degraded", "restored", "unclipped", "truth"],
+        scores=scores,
+        tile=1.6,
     )

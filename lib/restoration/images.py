@@ -19,7 +19,7 @@ def faces(split: str) -> list[tuple[str, np.ndarray]]:
     A similarity transform puts the eyes of every face at the same two places. The set has landmarks of the neutral
     photo only; the smiling one gets the same transform, so that its eyes lie off where the head moved in between.
     """
-    import cv2
+    from lib.vision import images as files
 
     folder = data.fetch("london512")
     names = sorted({path.stem[:-1] for path in folder.glob("*n.jpg")})
@@ -30,7 +30,7 @@ def faces(split: str) -> list[tuple[str, np.ndarray]]:
     for name in chosen:
         points = np.loadtxt(folder / f"{name}n.pts512.txt", skiprows=1, max_rows=2)
         for expression in "ns":
-            image = cv2.cvtColor(cv2.imread(str(folder / f"{name}{expression}.jpg")), cv2.COLOR_BGR2RGB)
+            image = files.read(folder / f"{name}{expression}.jpg").pixels
             found.append((name + expression, _align(image, points)))
     return found
 
@@ -39,16 +39,14 @@ def _align(image: np.ndarray, eyes: np.ndarray) -> np.ndarray:
     """``image`` with its two eyes (x, y), left of the picture first, on a line at 42 % of the height, 64 px square."""
     import cv2
 
+    from lib.vision.align import level_eyes
+
     left, right = eyes[np.argsort(eyes[:, 0])]
-    across = right - left
-    scale = 0.34 * FACE_SIDE / np.hypot(*across)
-    cos, sin = scale * across / np.hypot(*across)
-    rotation = np.array([[cos, sin], [-sin, cos]])
-    offset = np.array([0.5, 0.42]) * FACE_SIDE - rotation @ ((left + right) / 2)
+    matrix = level_eyes(left, right, FACE_SIDE, 0.34, 0.42)
+    scale = np.hypot(*matrix[0, :2])
     # smoothed to the new size first: cv2's warp has no anti-aliasing
     smooth = cv2.GaussianBlur(image, (0, 0), 0.5 / scale) if scale < 1 else image
-    size = (FACE_SIDE, FACE_SIDE)
-    return cv2.warpAffine(smooth, np.column_stack([rotation, offset]), size, flags=cv2.INTER_LINEAR, borderMode=1)
+    return cv2.warpAffine(smooth, matrix, (FACE_SIDE, FACE_SIDE), flags=cv2.INTER_LINEAR, borderMode=1)
 
 
 def _stack(arrays: np.ndarray) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lib.errors import UserError
-from lib.restoration import solve
+from lib.restoration import anneal, clipping, views
 from lib.restoration.config import DataSet
 from lib.restoration.degradations import (
     Masked,
@@ -79,22 +79,26 @@ class Restorer:
         return np.ascontiguousarray(grey[:, :, 0] if like.ndim == 2 else grey)
 
     def _restored(self, observation: Observation, image: np.ndarray, progress: Progress) -> np.ndarray:
-        return self.pixels(solve.restore(self.prior, observation, progress=progress).image, image)
+        return self.pixels(anneal.restore(self.prior, observation, progress=progress).image, image)
 
     # ----------------------------------------------------------------------------------------------------------- tasks
 
     def noise_level(self, image: np.ndarray) -> float:
-        """The noise level, in grey levels, at which ``image`` is most likely under the prior."""
+        """The noise level, in grey levels, at which ``image`` is most likely under the prior, before it was clipped."""
         x = self.tensor(image)
-        return 255 * solve.noise_level(self.prior, solve.padded(x, self.prior.multiple))
+        likely = views.noise_level(self.prior, views.padded(x, self.prior.multiple))
+        level = clipping.true_level(likely, views.denoise(self.prior, x, likely))
+        return 255 * min(level, self.prior.sigma_range[1])
 
     def denoise(self, image: np.ndarray, sigma: float | None = None, progress: Progress = None) -> np.ndarray:
-        """White noise of ``sigma`` grey levels removed; None estimates it with `noise_level`."""
+        """White noise of ``sigma`` grey levels, clipped to 8 bits, removed; None estimates it with `noise_level`."""
         sigma = self.noise_level(image) if sigma is None else sigma
         low, high = (255 * level for level in self.prior.sigma_range)
         if not low <= sigma <= high:
             raise UserError(f"sigma is {sigma:g}, this prior knows noise of {low:g} to {high:g} grey levels")
-        return self._restored(Noisy(self.tensor(image), sigma / 255), image, progress)
+        seen = Noisy(self.tensor(image), sigma / 255)
+        restored = anneal.restore(self.prior, seen, progress=progress).image
+        return self.pixels(clipping.unclip(restored, seen.sigma), image)
 
     def quantisation(self, image: np.ndarray) -> Quantisation | None:
         """Of the JPEG file that ``image`` was, where its pixels tell, else None."""
@@ -107,13 +111,23 @@ class Restorer:
         return torch.from_numpy(np.array(image)).view(*image.shape[:2], -1).permute(2, 0, 1)[None].float() / 255
 
     def deblock(
-        self, image: np.ndarray, quantisation: Quantisation | None = None, progress: Progress = None
+        self,
+        image: np.ndarray,
+        quantisation: Quantisation | None = None,
+        progress: Progress = None,
+        blend: float = 0.0,
     ) -> np.ndarray:
-        """JPEG artefacts removed. ``quantisation``: of the file; None: looked for in the pixels."""
+        """JPEG artefacts removed.
+
+        Args:
+            quantisation: of the file; None: looked for in the pixels.
+            blend: share of the file that is mixed back in, 0..1: less error is gained, and less texture lost.
+        """
         x = self.tensor(image)
         quantisation = self.quantisation(image) if quantisation is None else quantisation
         observation = Observation(x, UNKNOWN / 255) if quantisation is None else compressed(x, quantisation)
-        return self._restored(observation, image, progress)
+        restored = anneal.restore(self.prior, observation, progress=progress).image
+        return self.pixels(torch.lerp(restored, x, blend), image)
 
     def inpaint(self, image: np.ndarray, mask: np.ndarray, progress: Progress = None) -> np.ndarray:
         """Pixels where ``mask`` ``(H, W)`` is true are lost and filled; the others stay as they are.

@@ -23,12 +23,12 @@ from lib.run.names import (
     DEFAULTS,
     check,
     figures_path,
-    models,
     notebook_path,
     notebooks,
     options,
     record_path,
     resolve,
+    trainings,
     variant,
 )
 from lib.run.staging import staged_figures
@@ -45,7 +45,6 @@ __all__ = [
     "is_current",
     "kernel_environment",
     "main",
-    "models",
     "notebook_path",
     "notebooks",
     "options",
@@ -55,6 +54,7 @@ __all__ = [
     "resolve",
     "staged_figures",
     "threads",
+    "trainings",
     "update_committed",
     "variant",
 ]

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any, NoReturn
 
 from lib import config
+from lib.devices import own_gpu, warn_without_gpu
 from lib.errors import UserError
 from lib.run.execution import execute
 from lib.run.names import DEFAULTS, check, resolve
@@ -60,4 +61,7 @@ def main() -> None:
     options = vars(parser.parse_strictly())
     update, overrides = options.pop("update"), parse_overrides(options.pop("set"))
     chapters = resolve([options.pop("chapter")])
-    execute(chapters[0], check(chapters[0], overrides=overrides, **options), update=update)
+    own_gpu()
+    parameters = check(chapters[0], overrides=overrides, **options)
+    warn_without_gpu(parameters.preset, parameters.device, config.planned(chapters[0], parameters.preset))
+    execute(chapters[0], parameters, update=update)

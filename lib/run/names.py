@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import os
@@ -46,13 +47,16 @@ def resolve(names: str | Iterable[Any]) -> list[str]:
     return sorted(set(found)) or present
 
 
-def check(chapter: str, **values: Any) -> config.NotebookParameters:
+def check(chapter: str, here: bool = True, /, **values: Any) -> config.NotebookParameters:
     """The notebook's parameters, checked together with the chapter's preset and the overrides.
+
+    Args:
+        here: whether the chapter runs on this machine, which then must have the device.
 
     Raises:
         UserError: unknown name or preset, wrong type, value out of range, missing device; names the nearest valid name.
     """
-    parameters = config.check_parameters(**values)
+    parameters = config.check_parameters(here, **values)
     config.load(chapter, parameters.preset, parameters.overrides)
     return parameters
 
@@ -74,12 +78,41 @@ def options(parameters: config.NotebookParameters, *names: str) -> str:
     return shlex.join(words)
 
 
-def models(chapter: str) -> list[str]:
-    """Names under which `lib.training` trains the models of a chapter: ``["background.flow", …]``."""
+def trainings(chapter: str, parameters: config.NotebookParameters) -> dict[str, tuple[str, ...]]:
+    """The models that these parameters train, as `lib.training` calls them, and those that each needs before it:
+    ``{"faces.comb": (), "faces.late": ("faces.comb",)}``. Models that the settings have no room for are left out.
+
+    Networks get no memory: the sizes of preset ``full`` are for a GPU, and this runs where jobs are sent from.
+    """
     from lib.training.registry import declared
 
     package = config.chapter_package(chapter)
-    return [f"{package}.{model}" for model in declared(package)]
+    settings = config.load(chapter, parameters.preset, parameters.overrides)
+    found = {}
+    for model, each in declared(package).items():
+        with contextlib.suppress(_NoRoom):
+            needs = each.needs or _needs(package, model, settings, parameters.seed)
+            found[f"{package}.{model}"] = tuple(f"{package}.{needed}" for needed in needs)
+    return found
+
+
+class _NoRoom(Exception):
+    """The settings have no such clip or person."""
+
+
+def _needs(package: str, model: str, settings: config.Config, seed: int) -> tuple[str, ...]:
+    import torch
+
+    from lib.training.registry import build_task
+
+    try:
+        with contextlib.suppress(RuntimeError, NotImplementedError), torch.device("meta"):
+            return build_task(package, model, settings, seed).needs
+        return build_task(package, model, settings, seed).needs  # its networks work something out when they are made
+    except UserError as error:
+        if type(error).__module__.startswith("lib.data"):  # it hashes data that is fetched before it is trained
+            return ()
+        raise _NoRoom from None
 
 
 def notebook_path(chapter: str, parameters: config.NotebookParameters) -> Path:

@@ -16,9 +16,9 @@ STUDY = "Study"
 """A parameter annotated so is followed method by method."""
 
 OPAQUE = (
-    "lib.config", "lib.errors", "lib.paths", "lib.files", "lib.store", "lib.training", "lib.commands", "lib.timings",
-    "lib.plotting", "lib.notebook", "lib.run", "lib.claims", "lib.gpu", "lib.checkpoints", "lib.studies",
-    "lib.data.cache", "lib.data.download", "lib.data.entries", "lib.data.packages",
+    "lib.config", "lib.devices", "lib.errors", "lib.paths", "lib.files", "lib.store", "lib.training", "lib.commands",
+    "lib.timings", "lib.plotting", "lib.notebook", "lib.run", "lib.claims", "lib.checks", "lib.gpu", "lib.checkpoints",
+    "lib.studies", "lib.data.cache", "lib.data.download", "lib.data.entries", "lib.data.packages",
 )  # fmt: skip
 """Modules and packages that run or show things."""
 FOLLOWED = ("lib.training.sampling", "lib.training.optimise", "lib.training.muon")

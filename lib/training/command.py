@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from lib import config as configs
+from lib.devices import own_gpu, warn_without_gpu
 from lib.errors import UserError, command_parser
 from lib.store import weights
 from lib.store.provenance import check_clean, duration, shown
@@ -68,7 +69,11 @@ def main() -> None:
             return
         if arguments.ship:
             check_clean("shipped")  # before hours of training, not after
+        own_gpu()
         task = make_task(arguments.model, arguments.preset, arguments.seed, _overrides(arguments.set))
+        if first:
+            chapter = configs.package_chapter(weights.split_name(arguments.model)[0])
+            warn_without_gpu(arguments.preset, arguments.device, configs.planned(chapter, arguments.preset))
         result = train(
             task,
             device=arguments.device,

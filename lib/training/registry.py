@@ -19,7 +19,8 @@
 The package comes from the function's module. A key is a text or a tuple of texts (one for each ``{}``); a mapping
 gives its keys. The task is named as it is declared, and only (name, config, data, seed) and the code of its *class*
 decide what is loaded for it: what a declaring function passes to a class beside its config must show in
-`Task.data_identity`. ``Task.needs`` names trainings of the same package that must be there first.
+`Task.data_identity`. ``@task("late", needs=("comb",))`` names trainings of the same package that must be there first
+(`Task.needs` of what it makes); a workflow orders its jobs by them, before any data is there.
 
     python -m lib.training --list               models(): every declared name and its chapter
     python -m lib.training background.flow      make_task("background.flow", preset, seed, overrides)
@@ -47,11 +48,13 @@ Key = str | tuple[str, ...]
 
 @dataclass(frozen=True)
 class Declared:
-    """A training of a package: its name, what makes its task, and what that takes beside config and seed."""
+    """A training of a package: its name, what makes its task, what that takes beside config and seed, and the
+    trainings that must be there before it."""
 
     name: str
     function: Callable[..., Task]
     key: tuple[Key, ...]
+    needs: tuple[str, ...] = ()
 
 
 _declared: dict[str, dict[str, Declared]] = {}
@@ -62,19 +65,22 @@ def names_of(pattern: str, keys: Iterable[Key]) -> dict[str, Key]:
     return {pattern.format(*([key] if isinstance(key, str) else key)): key for key in keys}
 
 
-def task(pattern: str, keys: Iterable[Key] | None = None) -> Callable[[Callable[..., Task]], Callable[..., Task]]:
+def task(
+    pattern: str, keys: Iterable[Key] | None = None, *, needs: tuple[str, ...] = ()
+) -> Callable[[Callable[..., Task]], Callable[..., Task]]:
     """Declare a training, or a family of them: see the head of this file.
 
     Args:
         pattern: the name, for example ``"flow"``, or that of a family, ``"ablation_{}"``.
         keys: of a family.
+        needs: trainings of the same package that must be there before it begins.
     """
 
     def declare(function: Callable[..., Task]) -> Callable[..., Task]:
         package = module_of(function).split(".")[1]
         named = {pattern: ()} if keys is None else {name: (key,) for name, key in names_of(pattern, keys).items()}
         for name, key in named.items():
-            _declared.setdefault(package, {})[name] = Declared(name, function, key)
+            _declared.setdefault(package, {})[name] = Declared(name, function, key, needs)
         return function
 
     return declare
@@ -122,6 +128,7 @@ def build_task(package: str, model: str, chapter: Config, seed: int = 0) -> Task
     made = known[model].function(chapter, seed, *known[model].key)
     if made.name != f"{package}.{model}":
         raise ValueError(f"{package}.{model} was declared, its task is called {made.name}")
+    made.needs = known[model].needs or made.needs
     return made
 
 
@@ -131,9 +138,9 @@ def make_task(model: str, preset: str = "laptop", seed: int = 0, overrides: Mapp
     Raises:
         UserError: unknown model, preset or key, wrong value; names the nearest valid name.
     """
-    known = models()
-    if model not in known:
-        listed = ", ".join(known) or "none"
-        raise UserError(f"unknown model {model!r}{nearest(model, known)}; there are: {listed}")
     package, name = split_name(model)
-    return build_task(package, name, configs.load(known[model], preset, overrides), seed)
+    chapters = {configs.chapter_package(chapter): chapter for chapter in configs.chapters()}
+    if package not in chapters or name not in declared(package):  # only now every chapter is imported
+        known = models()
+        raise UserError(f"unknown model {model!r}{nearest(model, known)}; there are: {', '.join(known) or 'none'}")
+    return build_task(package, name, configs.load(chapters[package], preset, overrides), seed)

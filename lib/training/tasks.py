@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pandas as pd
 import torch
@@ -29,7 +29,7 @@ class Task(nn.Module):
         data: set by `setup_data` when the default `batch` is used: a tensor, or a tuple of tensors, of n examples.
     """
 
-    needs: ClassVar[tuple[str, ...]] = ()
+    needs: tuple[str, ...] = ()
     data: Any = None
 
     def __init__(self, name: str, config: Config, seed: int = 0) -> None:

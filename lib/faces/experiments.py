@@ -1,4 +1,4 @@
-"""Training tasks of chapter 3: the comb on rendered and on real people, and the networks that it is compared with."""
+"""What chapter 3 trains: the comb on rendered and on real people, and the networks that it is compared with."""
 
 from __future__ import annotations
 
@@ -11,56 +11,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lib import checkpoints, data
+from lib import data
 from lib.errors import UserError
 from lib.faces import people
 from lib.faces.align import hull_mask
 from lib.faces.comb import Comb, growth, side
-from lib.faces.config import ChapterConfig, CombConfig
-from lib.faces.people import Faces
-from lib.training import Task
+from lib.faces.config import ChapterConfig, CombConfig, WeightedConfig
+from lib.faces.evaluate import performance, reconstruction, swap_truth
+from lib.faces.expression import region_mask
+from lib.faces.losses import masked_loss
+from lib.faces.truth import Truth, truth
+from lib.store import weights
+from lib.training import Task, task
 
 _MEANS_RATE = 0.03  # of a person's running mean code, a batch; from 0.1 on, chance moves the codes and blurs faces
-_SMALLEST_SSIM = 16  # pixels; smaller pictures are enlarged for it
+WEIGHED = ("eyes", "mouth")
+"""Regions of `WeightedTask`, named as in its configuration and in `lib.faces.expression.REGIONS`."""
 
 
-@functools.lru_cache(maxsize=32)
-def _window(size: int, device: torch.device) -> Tensor:
-    """Row i holds the weights, summing to 1, with which pixel i of a line of ``size`` sees it: ``(size, size)``."""
-    with torch.inference_mode(False):  # it is kept, and used in training, too
-        position = torch.arange(size, device=device, dtype=torch.float32)
-        apart = position[:, None] - position
-        weights = torch.exp(-apart.square() / (2 * 1.5**2)) * (apart.abs() <= 5)
-        return weights / weights.sum(1, keepdim=True)
-
-
-def ssim_map(x: Tensor, y: Tensor) -> Tensor:
-    """Structural similarity at every pixel, mean over channels, (N, 1, H, W); Gaussian window of 11 pixels, sigma 1.5.
-
-    The window is cut off at the border and weighted anew, so that the map has the size of the images.
-    """
-    # as matrix products: on a CPU several times as fast as convolutions of one channel
-    rows, columns = _window(x.shape[2], x.device), _window(x.shape[3], x.device).T
-    mx, my, xx, yy, xy = rows @ torch.stack([x, y, x * x, y * y, x * y]).contiguous() @ columns
-    vx, vy, cov = xx - mx * mx, yy - my * my, xy - mx * my
-    c1, c2 = 0.01**2, 0.03**2
-    found = (2 * mx * my + c1) * (2 * cov + c2) / ((mx * mx + my * my + c1) * (vx + vy + c2))
-    return found.mean(1, keepdim=True)
-
-
-def masked_loss(output: Tensor, truth: Tensor, mask: Tensor, l1: float) -> tuple[Tensor, Tensor]:
-    """1 - SSIM + l1 * |difference| inside the mask, both averaged over it, and that SSIM; all in float32.
-
-    Both images are multiplied by the mask first, so that nothing outside counts. mask: (N, 1, H, W) in 0..1.
-    """
-    output, truth = output.float() * mask, truth.float() * mask
-    area = mask.sum().clamp_min(1)
-    absolute = ((output - truth).abs() * mask).sum() / (3 * area)
-    if output.shape[-1] < _SMALLEST_SSIM:
-        output, truth, mask = (F.interpolate(part, _SMALLEST_SSIM, mode="nearest") for part in (output, truth, mask))
-        area = mask.sum().clamp_min(1)
-    similarity = (ssim_map(output, truth) * mask).sum() / area
-    return 1 - similarity + l1 * absolute, similarity.detach()
+@functools.lru_cache(maxsize=64)
+def held_truths(target: str, source: str, count: int, side: int) -> tuple[Truth, ...]:
+    """Exact swaps with their rest, of the target's validation performance: not trained on, and not the test's."""
+    shots = people.shots(people.training_seed(target, "validation"), 4 * count, people.STRIDE, people.TAKE)
+    return tuple(truth(target, source, shot, side, rest=True) for shot in shots[:: people.TAKE])
 
 
 class CombTask(Task):
@@ -87,34 +60,38 @@ class CombTask(Task):
 
     def data_identity(self) -> dict[str, str]:
         if self.real and self.chapter.real == "rendered":
-            return people.identity(self.names, people.STAND_IN_FRAMES, self.config.side)
+            found = people.identity(self.names, people.STAND_IN_FRAMES, self.config.side)
+            return found | {"split": people.SPLIT}
         if self.real:
             tracking = f"boxes {self.chapter.boxes}, window {self.chapter.window}, recipe {people.RECIPE}"
-            return {self.chapter.real: data.identity(self.chapter.real), "faces": tracking}
+            return {self.chapter.real: data.identity(self.chapter.real), "faces": tracking, "split": people.SPLIT}
         return people.identity(self.names, self.chapter.frames, self.config.side)
 
     def setup_data(self, device: torch.device) -> None:
         size = self.config.side
         if self.real:
             found = people.real(self.chapter.real, size, self.chapter.boxes, self.chapter.window)
+            parts = {name: people.split(faces) for name, faces in found.items()}
+            self.found, self.held = ({name: part[k] for name, part in parts.items()} for k in range(2))
         else:
-            found = people.rendered(self.names, self.chapter.frames, size)
+            self.found = people.rendered(self.names, self.chapter.frames, size)
         self.images, self.masks = {}, {}
         for name in self.names:
-            faces = found[name]
-            keep = people.seen(faces) if self.real else len(faces.images)
-            self.images[name] = torch.from_numpy(faces.images[:keep]).permute(0, 3, 1, 2).contiguous()
+            faces = self.found[name]
+            self.images[name] = torch.from_numpy(faces.images).permute(0, 3, 1, 2).contiguous()
             # a margin round the hull: compositing blends across its edge
-            masks = [hull_mask(points, size, grow=0.06 * size, soft=0.01 * size) for points in faces.landmarks[:keep]]
+            masks = [hull_mask(points, size, grow=0.06 * size, soft=0.01 * size) for points in faces.landmarks]
             self.masks[name] = (torch.from_numpy(np.stack(masks))[:, None] * 255).round().to(torch.uint8)
-        self.found = found
 
     def identity_of(self, step: int) -> str:
         """Whose turn it is."""
         return self.names[step % len(self.names)]
 
     def batch(self, step: int, rank: int = 0, world_size: int = 1) -> tuple[Tensor, Tensor, Tensor]:
-        """Inputs (B, 3, S, S), clean targets and masks (B, 1, S, S) of one person, at the level of this step."""
+        """Inputs (B, 3, S, S), clean targets and masks (B, 1 or more, S, S) of one person, at the level of this step.
+
+        The first mask is the face; what follows are those regions that a subclass weighs.
+        """
         name, (level, _) = self.identity_of(step), growth(step, self.config.steps, self.config.fade)
         images, masks = self.images[name], self.masks[name]
         chosen = self.indices(len(images), step // len(self.names), rank, world_size)
@@ -162,7 +139,7 @@ class CombTask(Task):
             targets = beta * targets + (1 - beta) * coarse
         code = self.model.encode(inputs, level, beta)
         output = self.model.decode(code, self.identity_of(step), level, beta)
-        loss, similarity = masked_loss(output, targets, masks, self.config.l1)
+        loss, similarity = masked_loss(output, targets, masks[:, :1], self.config.l1, self.weight(masks, step))
         metrics = {"ssim": similarity, "level": float(level), "beta": float(beta)}
         if self.config.matching:
             apart, metrics["between"] = self._apart(code.float(), step)
@@ -171,6 +148,10 @@ class CombTask(Task):
         last = level == len(self.config.steps) - 1
         if step + 1 == (self.config.train.steps if last else sum(self.config.steps[: level + 1])):
             self._keep_strip(level)
+
+    def weight(self, masks: Tensor, step: int) -> Tensor | None:
+        """Weight (B, 1, S, S) of every pixel in the loss; None: 1 everywhere."""
+        return None
 
     def _apart(self, code: Tensor, step: int) -> tuple[Tensor, Tensor]:
         """How far this person's mean code lies from everybody's, and what share of the variance is between people.
@@ -209,17 +190,52 @@ class CombTask(Task):
     def validate(self) -> dict[str, float]:
         """SSIM and PSNR inside the hull: reconstruction of unseen frames and, for rendered people, swaps against
         their ground truth, each person by the next one in the list."""
-        from lib.faces.evaluate import reconstruction, swap_truth
-
         if self.real:
-            cut = {name: people.seen(faces) for name, faces in self.found.items()}
-            held = {name: Faces(f.images[cut[name] :], f.landmarks[cut[name] :]) for name, f in self.found.items()}
-            return {f"{key}_reconstruction": value for key, value in reconstruction(self.model, held).items()}
+            return {f"{key}_reconstruction": value for key, value in reconstruction(self.model, self.held).items()}
         count = min(self.chapter.test_frames, 10)
         held = people.rendered(self.names, count, self.config.side, "validation", progress=False)
         metrics = {f"{key}_reconstruction": value for key, value in reconstruction(self.model, held).items()}
         pairs = list(zip(self.names, (*self.names[1:], self.names[0]), strict=True))
         return metrics | {f"{key}_swap": value for key, value in swap_truth(self.model, pairs, count).items()}
+
+
+class WeightedTask(CombTask):
+    """The comb with a loss that weighs the eyes and the mouth: few pixels, which carry most of a performance.
+
+    In its log stand the gains of the performance (`lib.faces.evaluate.performance`) of swaps and of reconstructions.
+    """
+
+    config: WeightedConfig
+
+    def setup_data(self, device: torch.device) -> None:
+        super().setup_data(device)
+        size = self.config.side
+        for name in self.names:
+            regions = [[region_mask(p, size, part) for part in WEIGHED] for p in self.found[name].landmarks]
+            inside = torch.from_numpy(np.array(regions)).to(torch.uint8) * 255
+            self.masks[name] = torch.cat([self.masks[name], inside], 1)
+
+    def weight(self, masks: Tensor, step: int) -> Tensor:
+        """1 plus what each of `WEIGHED` adds at this step."""
+        done = step / max(1, self.config.train.steps - 1)
+        weight = torch.ones_like(masks[:, :1])
+        for row, part in enumerate(WEIGHED, 1):
+            first, last = getattr(self.config, part)
+            weight = weight + (first + done * (last - first) - 1) * masks[:, row : row + 1]
+        return weight
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """As for the comb; and gain and cosine of every region in swaps and reconstructions, of validation frames."""
+        names, count = self.names, min(self.chapter.test_frames, 6)
+        found = super().validate()
+        if self.real:  # who has no exact truth
+            return found
+        for title, shift in (("swap", 1), ("reconstruction", 0)):
+            pairs = [(name, names[(k + shift) % len(names)]) for k, name in enumerate(names)]
+            frames = {pair: held_truths(*pair, count, self.config.side) for pair in pairs}
+            found |= {f"{key}_{title}": value for key, value in performance(self.model, frames).items()}
+        return found
 
 
 class LateTask(CombTask):
@@ -228,28 +244,29 @@ class LateTask(CombTask):
     It starts as a copy of the first person's branch. The encoder, the trunk and the other branches stay as they are.
     """
 
+    needs = ("comb",)
+
     def __init__(self, config: CombConfig, chapter: ChapterConfig, seed: int) -> None:
         super().__init__("faces.late", config, chapter, (LATE,), False, seed)
         self.model.encoder.requires_grad_(False)
         self.model.trunk.requires_grad_(False)
 
     def data_identity(self) -> dict[str, str]:
-        comb = make("comb", self.chapter, self.seed)
-        return super().data_identity() | {"comb": checkpoints.task_hash(comb)}
+        return super().data_identity() | {"comb": weights.task_hash(comb(self.chapter, self.seed))}
 
     def parameter_groups(self) -> dict[str, list[torch.nn.Parameter]]:
         return {"model": list(self.model.branches.parameters())}
 
     def _comb(self) -> Comb:
         """The trained comb; its shared layers become this network's."""
-        task = make("comb", self.chapter, self.seed)
-        found = checkpoints.find(task)
+        whole = comb(self.chapter, self.seed)
+        found = weights.find(whole)
         if found is None:
             raise UserError("somebody can only be added to a trained comb; train faces.comb first")
-        checkpoints.restore(task, *found, torch.device("cpu"))
+        weights.restore(whole, *found, torch.device("cpu"))
         for part in ("encoder", "trunk"):
-            getattr(self.model, part).load_state_dict(getattr(task.model, part).state_dict())
-        return task.model
+            getattr(self.model, part).load_state_dict(getattr(whole.model, part).state_dict())
+        return whole.model
 
     def setup_data(self, device: torch.device) -> None:
         super().setup_data(device)
@@ -269,8 +286,6 @@ class LateTask(CombTask):
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """As for the comb; swaps are those of the first two people to the new one."""
-        from lib.faces.evaluate import reconstruction, swap_truth
-
         count = min(self.chapter.test_frames, 10)
         held = people.rendered(self.names, count, self.config.side, "validation", progress=False)
         metrics = {f"{key}_reconstruction": value for key, value in reconstruction(self.model, held).items()}
@@ -278,47 +293,87 @@ class LateTask(CombTask):
         return metrics | {f"{key}_swap": value for key, value in swap_truth(self.model, pairs, count).items()}
 
 
-PAIRS = 2
-"""How many two-way networks of each kind there are, each of two other people."""
+# -------------------------------------------------------------------------------------------------------- declarations
+
 LATE = "random-5"
 """Who is added later: a rendered person whom the comb was not trained on."""
-MODELS = (
-    "comb",
-    "real",
-    "direct",
-    *(f"{kind}_{index}" for kind in ("pair", "twin") for index in range(PAIRS)),
-    "matched",
-    "unmatched",
-    "late",
-)
-"""``comb``: all rendered people. ``real``: the real people. ``direct``: all rendered people without growing, for as
-long. ``pair_k``: a comb of two people only, the same frames of them, each of them seen as often. ``twin_k``: two whole
-decoders behind one encoder, not grown and codes not matched, for as long as a pair: the networks of the deepfakes line.
-``matched``, ``unmatched``: the comb for a short time, with and without matching codes. ``late``: somebody who is added
-to the comb."""
+COUPLES = ("0", "1")
+"""Two-way networks of each kind, each of two other people."""
+ABLATION = ("matched", "unmatched")
+"""The comb for a short time, with and without matching codes."""
 
 
-def make(model: str, chapter: ChapterConfig, seed: int) -> CombTask:
-    """The task of one of `MODELS`, freshly initialised from ``seed``."""
-    config, names, share, update = chapter.comb, chapter.people, 1.0, {}
-    whole = (0.0,) * (len(config.widths) - 1) + (1.0,)
-    kind, _, index = model.partition("_")
-    if kind == "real":
-        names, share = people.real_names(chapter.real), chapter.real_share
-    elif kind == "late":
-        share, update = chapter.late_share, {"growth": whole, "matching": 0.0}
-    elif kind == "direct":
-        share, update = chapter.direct_share, {"growth": whole}
-    elif kind in ("matched", "unmatched"):
-        share = chapter.ablation_share
-        update = {} if kind == "matched" else {"matching": 0.0}
-    elif kind in ("pair", "twin"):
-        first = 2 * int(index) % len(names)
-        names, share = names[first : first + 2], chapter.pair_share
-        if kind == "twin":
-            share, update = share * chapter.direct_share, {"growth": whole, "shared": 0, "matching": 0.0}
+def _shortened(config: CombConfig, share: float, **changes: object) -> CombConfig:
+    """A configuration for a share of its steps, with changes."""
     train = config.train.model_copy(update={"steps": max(1, round(share * config.train.steps))})
-    config = config.model_copy(update=update | {"train": train})
-    if kind == "late":
-        return LateTask(config, chapter, seed)
-    return CombTask(f"faces.{model}", config, chapter, names, kind == "real", seed)
+    return config.model_copy(update={**changes, "train": train})
+
+
+def _not_grown(config: CombConfig) -> tuple[float, ...]:
+    return (0.0,) * (len(config.widths) - 1) + (1.0,)
+
+
+@task("comb")
+def comb(chapter: ChapterConfig, seed: int) -> CombTask:
+    """All rendered people."""
+    return CombTask("faces.comb", chapter.comb, chapter, chapter.people, False, seed)
+
+
+@task("wide")
+def wide(chapter: ChapterConfig, seed: int) -> CombTask:
+    """The same with twice the width and weights on eyes and mouth, trained long."""
+    return WeightedTask("faces.wide", chapter.wide, chapter, chapter.people, False, seed)
+
+
+@task("real")
+def real(chapter: ChapterConfig, seed: int) -> CombTask:
+    """The real people, with weights on eyes and mouth."""
+    short = _shortened(chapter.comb, chapter.real_share)
+    fields = {name: getattr(short, name) for name in CombConfig.model_fields}
+    fields["train"] = short.train.model_copy(update={"precision": chapter.wide.train.precision})
+    config = WeightedConfig(**fields, **{part: getattr(chapter.wide, part) for part in WEIGHED})
+    return WeightedTask("faces.real", config, chapter, people.real_names(chapter.real), True, seed)
+
+
+@task("direct")
+def direct(chapter: ChapterConfig, seed: int) -> CombTask:
+    """All rendered people without growing, for as long a time."""
+    config = _shortened(chapter.comb, chapter.direct_share, growth=_not_grown(chapter.comb))
+    return CombTask("faces.direct", config, chapter, chapter.people, False, seed)
+
+
+def couple(chapter: ChapterConfig, key: str) -> tuple[str, ...]:
+    """The people of one of `COUPLES`."""
+    first = 2 * int(key) % len(chapter.people)
+    return chapter.people[first : first + 2]
+
+
+@task("pair_{}", COUPLES)
+def pair(chapter: ChapterConfig, seed: int, key: str) -> CombTask:
+    """A comb of two people only: the same frames of them, each of them seen as often."""
+    config = _shortened(chapter.comb, chapter.pair_share)
+    return CombTask(f"faces.pair_{key}", config, chapter, couple(chapter, key), False, seed)
+
+
+@task("twin_{}", COUPLES)
+def twin(chapter: ChapterConfig, seed: int, key: str) -> CombTask:
+    """Two whole decoders behind one encoder, as in the networks of the deepfakes line: not grown, codes not matched,
+    for as long a time as a pair."""
+    changes = {"growth": _not_grown(chapter.comb), "shared": 0, "matching": 0.0}
+    config = _shortened(chapter.comb, chapter.pair_share * chapter.direct_share, **changes)
+    return CombTask(f"faces.twin_{key}", config, chapter, couple(chapter, key), False, seed)
+
+
+@task("{}", ABLATION)
+def ablation(chapter: ChapterConfig, seed: int, key: str) -> CombTask:
+    """The comb for a short time, with and without matching codes."""
+    changes = {} if key == "matched" else {"matching": 0.0}
+    config = _shortened(chapter.comb, chapter.ablation_share, **changes)
+    return CombTask(f"faces.{key}", config, chapter, chapter.people, False, seed)
+
+
+@task("late")
+def late(chapter: ChapterConfig, seed: int) -> CombTask:
+    """Somebody who is added to the trained comb."""
+    config = _shortened(chapter.comb, chapter.late_share, growth=_not_grown(chapter.comb), matching=0.0)
+    return LateTask(config, chapter, seed)

@@ -1,4 +1,4 @@
-"""Training tasks of chapter 4: one prior for each data set, and the smaller ones of the ablation."""
+"""What chapter 4 trains: a prior for each data set, flows of clean images, and small ones that differ in one thing."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lib import data
-from lib.crops import Crops, turned
 from lib.flows import bits_per_dim, standard_normal_log_prob
-from lib.metrics import psnr, round8
 from lib.restoration import images, plain
 from lib.restoration.config import ChapterConfig, PlainConfig, PriorConfig
 from lib.restoration.plain import PlainFlow
 from lib.restoration.prior import NoiseFlow
-from lib.training import Task
+from lib.training import Task, task
+from lib.vision.crops import Crops, turned
+from lib.vision.metrics import psnr, round8
 
 LEVELS = (15, 25, 50)  # grey levels at which a prior is validated as a denoiser
 VALIDATION_IMAGES = 64
@@ -205,6 +205,8 @@ class PlainTask(ImageTask):
 
 
 PRIORS = ("mnist", "cifar10", "faces", "photos")
+PLAIN = {"cifar10": "cifar10", "photos": "photos"}
+"""Data sets of the thesis' recipe: a flow of clean images."""
 # Each variant adds to, or changes, one thing; all on CIFAR-10 with the same time.
 PLAIN_ABLATIONS: dict[str, dict] = {
     "plain": {},
@@ -218,20 +220,29 @@ PRIOR_ABLATIONS: dict[str, dict] = {
     "likelihood": {"score": 0.0, "likelihood": 1.0},
     "score": {},
 }
-PLAIN = {"plain_cifar10": "cifar10", "plain_photos": "photos"}  # the thesis' recipe, trained until it gains no more
-MODELS = (*PRIORS, *PLAIN, *(f"ablation_{name}" for name in (*PLAIN_ABLATIONS, *PRIOR_ABLATIONS)))
 
 
-def make(model: str, chapter: ChapterConfig, seed: int) -> Task:
-    """The task of one of `MODELS`, freshly initialised from ``seed``."""
-    name = f"restoration.{model}"
-    if model in PRIORS:
-        return PriorTask(name, model, chapter.priors[model], chapter, seed)
-    if model in PLAIN:
-        return PlainTask(name, PLAIN[model], chapter.plain, chapter, seed)
-    variant = model.removeprefix("ablation_")
-    if variant in PLAIN_ABLATIONS:
-        config = chapter.ablation_plain.model_copy(update=PLAIN_ABLATIONS[variant])
-        return PlainTask(name, "cifar10", config, chapter, seed)
+@task("{}", PRIORS)
+def prior(chapter: ChapterConfig, seed: int, name: str) -> Task:
+    """The prior of one data set, at all noise levels."""
+    return PriorTask(f"restoration.{name}", name, chapter.priors[name], chapter, seed)
+
+
+@task("plain_{}", PLAIN)
+def plain_flow(chapter: ChapterConfig, seed: int, name: str) -> Task:
+    """The flow of the thesis' recipe."""
+    return PlainTask(f"restoration.plain_{name}", PLAIN[name], chapter.plain, chapter, seed)
+
+
+@task("ablation_{}", PLAIN_ABLATIONS)
+def plain_variant(chapter: ChapterConfig, seed: int, variant: str) -> Task:
+    """The same with one thing changed, for fewer steps."""
+    config = chapter.ablation_plain.model_copy(update=PLAIN_ABLATIONS[variant])
+    return PlainTask(f"restoration.ablation_{variant}", "cifar10", config, chapter, seed)
+
+
+@task("ablation_{}", PRIOR_ABLATIONS)
+def prior_variant(chapter: ChapterConfig, seed: int, variant: str) -> Task:
+    """A small prior at all noise levels, trained in one way only."""
     config = chapter.ablation_prior.model_copy(update=PRIOR_ABLATIONS[variant])
-    return PriorTask(name, "cifar10", config, chapter, seed)
+    return PriorTask(f"restoration.ablation_{variant}", "cifar10", config, chapter, seed)
