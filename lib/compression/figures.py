@@ -372,7 +372,7 @@ def stability(frames: Mapping[float, pd.DataFrame], steps: Mapping[float, float]
 
 @declare_table(
     "cost",
-    "Cost of a photograph of 768 x 512 pixels on {threads} threads of {device}: median seconds of alternating rounds, "
+    "Cost of a photograph of 768 x 512 pixels on {threads} threads of {device}: seconds, all codecs in turn, "
     "multiplications, peak memory of a process with all its libraries.",
     FORMATS,
 )
