@@ -220,8 +220,10 @@ def file_of_size(codec: Baseline, image: np.ndarray, size: float, steps: int = 8
 
 
 def interval(sample: Any, statistic: Callable[[Any], float], seed: int = 0) -> dict[str, float]:
-    """A BD-rate of `curves_of` photographs and its 95 % interval: columns BD-rate, low, high; NaN where two curves share
-    no range."""
+    """A BD-rate of `curves_of` photographs and its 95 % interval: columns BD-rate, low, high.
+
+    NaN where two curves share no range.
+    """
     if not np.isfinite(statistic(sample)):
         return dict.fromkeys(("BD-rate", "low", "high"), float("nan"))
     found = intervals.estimate(sample, statistic, draws=DRAWS, seed=seed)
