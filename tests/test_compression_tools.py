@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -55,6 +57,20 @@ def test_encode_info_decode(run, tiny, tmp_path):
     assert np.array_equal(np.array(Image.open(tmp_path / "out.png")), tiny.decompress(data))
     assert run("decode", "x.flow", "coarse.png", "--levels", 1)[0] == 0
     assert np.array_equal(np.array(Image.open(tmp_path / "coarse.png")), tiny.decompress(data, 1))
+
+
+def test_lossless_files_need_no_model(run, monkeypatch, tmp_path):
+    assert run("encode", "in.png", "x.flow", "--quality", 100)[0] == 0
+    monkeypatch.setattr(compression, "load", None)
+    info = json.loads(run("info", "x.flow", "--json")[1])
+    assert info["lossless"] and info["stable"] and info["version"] == 3
+    assert run("decode", "x.flow", "out.png")[0] == 0
+    assert np.array_equal(np.array(Image.open(tmp_path / "out.png")), photo())
+
+
+def test_what_a_file_holds_is_said_without_torch():
+    code = "import sys, lib.compression.bitstream; sys.exit('torch' in sys.modules or 'compressai' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 @pytest.mark.parametrize(
