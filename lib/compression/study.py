@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -221,22 +222,29 @@ def ablation_curve(study: Study, key: tuple[str, str]) -> pd.DataFrame:
     return evaluate.rate_distortion([_ablation(study, key[0])], study.near_photos())
 
 
-@measure(
-    "lossless_{}",
-    lambda study: [slug_of(study.images)],
-    decides=lambda study, key: {"images": identity(_set_of(study, key)), "codecs": sorted(baselines.lossless())},
-)
-def lossless(study: Study, key: str) -> pd.DataFrame:
-    """Bits per pixel of files that give back every pixel: columns codec, image, bytes, bpp, exact."""
+def _lossless(codecs: Iterable[Baseline], photos: list[tuple[str, np.ndarray]]) -> pd.DataFrame:
     rows = []
-    ours = Baseline(FLOW, (100,), "", study.codec.compress, study.codec.decompress)
-    for codec in (*baselines.lossless().values(), ours):
-        for name, image in photographs(_set_of(study, key)):
+    for codec in codecs:
+        for name, image in photos:
             found = codec.encode(image, codec.qualities[0])
             exact = bool(np.array_equal(codec.decode(found), image))
             row = {"codec": codec.name, "image": name, "bytes": len(found), "exact": exact}
             rows.append(row | {"bpp": 8 * len(found) / (image.shape[0] * image.shape[1])})
     return pd.DataFrame(rows)
+
+
+@measure(
+    "lossless_{}",
+    lambda study: [slug_of(study.images)],
+    sample=lambda study, key: _lossless(
+        list(baselines.lossless().values())[:1], photographs(_set_of(study, key))[:2]
+    ),
+    decides=lambda study, key: {"images": identity(_set_of(study, key)), "codecs": sorted(baselines.lossless())},
+)
+def lossless(study: Study, key: str) -> pd.DataFrame:
+    """Bits per pixel of files that give back every pixel: columns codec, image, bytes, bpp, exact."""
+    ours = Baseline(FLOW, (100,), "", study.codec.compress, study.codec.decompress)
+    return _lossless([*baselines.lossless().values(), ours], photographs(_set_of(study, key)))
 
 
 @measure(
@@ -253,21 +261,26 @@ def reencoding(study: Study, key: tuple[str, str]) -> pd.DataFrame:
     return evaluate.reencoding(study.codec, photographs(_set_of(study, key[0])), [float(key[1])])
 
 
+def _generations(study: Study, slug: str, most: int | None = None) -> pd.DataFrame:
+    codec, found = study.named(slug), []
+    flow = study.codec if codec is study.flow else None
+    for name, image in study.unseen_photos(study.parts)[:most]:
+        quality = evaluate.quality_at(codec, image, START[study.parts])
+        found.append(evaluate.generations(codec, [(name, image)], quality, study.settings.generations, flow))
+    return pd.concat(found, ignore_index=True)
+
+
 @measure(
     "generations_{}",
     lambda study: [slug for slug in study.slugs() if slug != "vvc"],  # takes too long
     decides=lambda study, key: {"codec": study.named(key).name, "settings": study.named(key).settings,
                                 "generations": study.settings.generations, "start": START[study.parts],
                                 "images": identity(study.parts)},
+    sample=lambda study, key: _generations(study, key, 1),
 )  # fmt: skip
 def generations(study: Study, key: str) -> pd.DataFrame:
     """`evaluate.generations` of one codec from one PSNR on, photograph by photograph."""
-    codec, found = study.named(key), []
-    flow = study.codec if codec is study.flow else None
-    for name, image in study.unseen_photos(study.parts):
-        quality = evaluate.quality_at(codec, image, START[study.parts])
-        found.append(evaluate.generations(codec, [(name, image)], quality, study.settings.generations, flow))
-    return pd.concat(found, ignore_index=True)
+    return _generations(study, key)
 
 
 @measure(
