@@ -183,17 +183,19 @@ def _label_ends(ax: Axes, ends: Sequence[tuple[float, float, str, Any]], gap: fl
     "curves on all 24 Kodak photographs, quoted.",
 )
 def rate_distortion(
-    curves: pd.DataFrame, lossless: Mapping[str, float] | None = None, published: pd.DataFrame | None = None
-) -> Drawing:
-    """``curves``: of `evaluate.mean_curves`; ``lossless``: bits per pixel by name; ``published``: drawn dashed."""
+    curves: pd.DataFrame, lossless: Mapping[str, float] | None = None, published: pd.DataFrame | None = None,
+    anchor: pd.DataFrame | None = None,
+) -> Drawing:  # fmt: skip
+    """``curves``: of `evaluate.mean_curves`; ``lossless``: bits per pixel by name; ``published``: drawn dashed, against
+    ``anchor``, JPEG's curve on the same photographs."""
     fig, (above, below) = plt.subplots(2, 1, figsize=plotting.size(6.6), height_ratios=(1.25, 1))
     codecs = _by_codec(curves)
     grid = np.arange(26, 46.01, 0.25)
     relative, ends = [], []
 
-    def draw(name: str, points: pd.DataFrame, colour: Any, **style: Any) -> None:
+    def draw(name: str, points: pd.DataFrame, jpeg: pd.DataFrame, colour: Any, **style: Any) -> None:
         below.plot(points["bpp"], points["psnr"], color=colour, **style)
-        ratio = 100 * evaluate.relative_rate(codecs["JPEG"], points, grid)
+        ratio = 100 * evaluate.relative_rate(jpeg, points, grid)
         above.plot(grid, ratio, color=colour, **style | {"marker": ""})
         relative.append(pd.DataFrame({"codec": name, "psnr": grid, "rate": ratio / 100}))
         inside = np.flatnonzero(np.isfinite(ratio) & (ratio < 128))
@@ -202,9 +204,9 @@ def rate_distortion(
 
     for name, points in codecs.items():
         strong = {"linewidth": 2.6, "zorder": 5} if name == "flow codec" else {}
-        draw(name, points, plotting.colour(name), marker=".", **strong)
+        draw(name, points, codecs["JPEG"], plotting.colour(name), marker=".", **strong)
     for name, points in ({} if published is None else _by_codec(published)).items():
-        draw(name, points, MUTED, linestyle="--", linewidth=1.0)
+        draw(name, points, codecs["JPEG"] if anchor is None else anchor, MUTED, linestyle="--", linewidth=1.0)
     _label_ends(above, ends, 4.6)
     for name, rate in (lossless or {}).items():
         below.plot(rate, 60, marker="v", color=COLOURS.get(name, MUTED), markersize=7, clip_on=False)

@@ -125,8 +125,8 @@ class Study(store.Study):
         return [(title, image) for title, image in photographs(name) if title not in seen]
 
     def points(self) -> pd.DataFrame:
-        """All `curve`s on photographs that no codec was trained on."""
-        return self.unseen(pd.concat(self.tables.family("curve_{}_{}").values(), ignore_index=True))
+        """All `curve`s, on all photographs."""
+        return pd.concat(self.tables.family("curve_{}_{}").values(), ignore_index=True)
 
 
 def slug_of(name: str) -> str:
