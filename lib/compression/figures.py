@@ -209,8 +209,10 @@ def rate_distortion(
         draw(name, points, codecs["JPEG"] if anchor is None else anchor, MUTED, linestyle="--", linewidth=1.0)
     _label_ends(above, ends, 4.6)
     for name, rate in (lossless or {}).items():
-        below.plot(rate, 60, marker="v", color=COLOURS.get(name, MUTED), markersize=7, clip_on=False)
-        below.annotate(f"{name} {rate:.1f}", (rate, 60), (rate, 58.2), fontsize=6.5, ha="center", va="top", rotation=90)
+        style = {"marker": "v", "markersize": 7, "linestyle": "", "clip_on": False}
+        below.plot(rate, 60, color=COLOURS.get(name, MUTED), label=f"{name} {rate:.2f}", **style)
+    if lossless:
+        below.legend(title="lossless, bpp", loc="lower right", fontsize=7, title_fontsize=7)
     _rate_axis(below)
     below.set(ylabel="PSNR (dB)", ylim=(24, 60), xlim=(0.08, 17), title="from 0.1 bits per pixel to lossless")
     above.set(xlabel="PSNR (dB)", ylabel="rate, % of JPEG's", ylim=(0, 130), xlim=(26, 46))
