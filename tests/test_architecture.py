@@ -24,7 +24,7 @@ NO_METHOD = {
     "schematics", "exercises",  # what a notebook shows and asks besides its results
 }  # fmt: skip
 """Files of a chapter that train, measure, draw and run; all others say what the thesis says."""
-METHODS_MAY = {"lib.flows", "lib.coding", "lib.vision", "lib.checks", "lib.errors", "torch", "numpy"}
+METHODS_MAY = {"compressai", "lib.flows", "lib.coding", "lib.vision", "lib.checks", "lib.errors", "torch", "numpy"}
 FILE_LINES, CLASS_LINES = 420, 200
 
 KNOWN: dict[str, set[str]] = {

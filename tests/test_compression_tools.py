@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -13,13 +15,14 @@ import torch
 from PIL import Image
 from test_compression import TRAIN, photo, tiny_config, tiny_model
 
-from lib import config, data, training
+from lib import compression, config, data, training
 from lib.compression import __main__ as command
-from lib.compression import baselines, codec, evaluate, study, tasks
+from lib.compression import baselines, evaluate, experiments, study
 from lib.compression.codec import Codec
 from lib.compression.config import ChapterConfig, CodecConfig
 from lib.config import config_hash
 from lib.errors import UserError
+from lib.training.registry import build_task, declared
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +36,7 @@ def tiny() -> Codec:
 @pytest.fixture
 def run(tiny, monkeypatch, tmp_path, call):
     """``run("encode", …)`` is the command with the tiny codec: (exit code, stdout, stderr)."""
-    monkeypatch.setattr(codec, "load", lambda preset, device: tiny)
+    monkeypatch.setattr(compression, "load", lambda preset, device: tiny)
     monkeypatch.chdir(tmp_path)
     Image.fromarray(photo()).save("in.png")
     return functools.partial(call, command.main)
@@ -54,6 +57,20 @@ def test_encode_info_decode(run, tiny, tmp_path):
     assert np.array_equal(np.array(Image.open(tmp_path / "out.png")), tiny.decompress(data))
     assert run("decode", "x.flow", "coarse.png", "--levels", 1)[0] == 0
     assert np.array_equal(np.array(Image.open(tmp_path / "coarse.png")), tiny.decompress(data, 1))
+
+
+def test_lossless_files_need_no_model(run, monkeypatch, tmp_path):
+    assert run("encode", "in.png", "x.flow", "--quality", 100)[0] == 0
+    monkeypatch.setattr(compression, "load", None)
+    info = json.loads(run("info", "x.flow", "--json")[1])
+    assert info["lossless"] and info["stable"] and info["version"] == 3
+    assert run("decode", "x.flow", "out.png")[0] == 0
+    assert np.array_equal(np.array(Image.open(tmp_path / "out.png")), photo())
+
+
+def test_what_a_file_holds_is_said_without_torch():
+    code = "import sys, lib.compression.bitstream; sys.exit('torch' in sys.modules or 'compressai' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -152,36 +169,69 @@ def test_progressive_adds_up(tiny):
     assert shown[0]["psnr"] < shown[-1]["psnr"] and np.array_equal(shown[-1]["image"], tiny.decompress(data))
 
 
-def test_stored_curves_are_loaded_and_follow_their_settings(tiny, monkeypatch, tmp_path, capsys):
-    monkeypatch.setenv("GMMP_RUNS", str(tmp_path))
-    monkeypatch.setattr(study, "photographs", lambda name: [("a", photo())])
-    flow = baselines.flow(tiny, (20, 60))
-    first = study.curves([flow], "crops", perceptual=False)
-    again = study.curves([flow], "crops", perceptual=False)
-    pd.testing.assert_frame_equal(first, again)
-    assert "loaded" in capsys.readouterr().out
-    study.curves([dataclasses.replace(flow, qualities=(20, 70))], "crops", perceptual=False)
-    assert "qualities" in capsys.readouterr().out
-
-
-def test_levels_add_up_to_the_file(tiny, monkeypatch, tmp_path):
+@pytest.fixture
+def small_study(tiny, monkeypatch, tmp_path):
+    """A chapter with the tiny codec, two photographs and one rival; nothing is trained."""
     monkeypatch.setenv("GMMP_RUNS", str(tmp_path))
     monkeypatch.setattr(study, "photographs", lambda name: [("a", photo()), ("b", photo(seed=2))])
-    frame = study.levels(tiny, (20, 80), "crops")
+    found = study.Study("smoke", settings=chapter_of(tiny_config()), train=False)
+    found.__dict__.update(codec=tiny, learned=dataclasses.replace(baselines.classical()["JPEG"], name=study.MEAN_SCALE))
+    return found
+
+
+def test_curves_of_all_codecs(small_study):
+    points = small_study.points()
+    assert set(points["codec"]) == {study.FLOW, "JPEG", study.MEAN_SCALE}
+    curve = evaluate.mean_curves(points[points["codec"] == study.FLOW])
+    assert list(curve["quality"]) == [10, 30, 50, 70, 90] and curve["psnr"].is_monotonic_increasing
+    both, images = evaluate.curves_of(points, ("JPEG", study.FLOW))
+    assert images == ["a", "b"] and both.shape == (2, 2, 9, 2)
+    found = evaluate.interval(both, lambda part: evaluate.bd_rate_of(part, 25, 40))
+    assert found["low"] <= found["BD-rate"] <= found["high"]
+
+
+def test_unknown_baselines_are_refused_with_the_nearest():
+    with pytest.raises(UserError, match="did you mean 'WebP'"):
+        baselines.named(["JPEG", "WebPP"])
+    assert [codec.name for codec in baselines.named(["WebP", "JPEG"])] == ["WebP", "JPEG"]
+
+
+def test_levels_add_up_to_the_file(small_study, tiny):
+    frame = small_study.tables["levels_crops"]
     assert list(frame["level"][:2]) == ["top", f"level {tiny.model.depth - 1}"]
-    sizes = [8 * len(tiny.compress(photo(seed=s), 80, stable=False)) / (48 * 64) for s in (0, 2)]
-    whole = frame[frame["quality"] == 80]["bpp"].iloc[0]
+    sizes = [8 * len(tiny.compress(photo(seed=s), 70, stable=False)) / (48 * 64) for s in (0, 2)]
+    whole = frame[frame["quality"] == 70]["bpp"].iloc[0]
     assert 0.8 * np.mean(sizes) < whole <= np.mean(sizes)  # the rest is the header
     assert (frame["bits"] > 0.9 * frame["estimate"]).all()
 
 
-def test_nearest_quality_and_quality_for_a_size():
-    curve = pd.DataFrame({"quality": [1, 2, 3], "psnr": [28.0, 33.0, 41.0]})
-    assert study.nearest_quality(curve, 34) == 2
-    points = pd.DataFrame({"codec": "A", "image": ["x", "x", "y"], "quality": [1, 2, 3], "bytes": [100, 210, 150]})
-    assert [study.quality_for(points, "A", "x", size) for size in (90, 120, 150, 300)] == [1, 1, 2, 2]
-    points["quality"] += 0.5
-    assert study.quality_for(points, "A", "x", round((100 * 210) ** 0.5)) == pytest.approx(2, abs=0.01)
+def test_reencoding_says_what_happens(small_study):
+    frame = small_study.tables["reencoding_crops_38"]
+    assert list(frame["image"]) == ["a", "b"] and (~frame["stable"] | frame["same"]).all()
+    assert (frame.loc[frame["same"], "symbols"] == 0).all() and (frame.loc[frame["same"], "drift"] == 0).all()
+
+
+def test_lossless_files_are(small_study):
+    frame = small_study.tables["lossless_crops"]
+    assert frame["exact"].all() and study.FLOW in set(frame["codec"]) and "PNG, lossless" in set(frame["codec"])
+
+
+def test_quality_is_found_for_a_psnr_and_for_a_size(tiny):
+    jpeg, flow, image = baselines.classical()["JPEG"], baselines.flow(tiny, (1, 80)), photo(96, 128)
+    for codec in (jpeg, flow):
+        quality = evaluate.quality_at(codec, image, 34)
+        assert abs(evaluate.distortions(image, codec.decode(codec.encode(image, quality)))["psnr"] - 34) < 0.7
+        assert len(evaluate.file_of_size(codec, image, 2500)) == pytest.approx(2500, rel=0.1)
+
+
+def test_low_bands_are_small_versions_of_the_image(tiny):
+    image = photo(96, 128)
+    data = tiny.compress(image, 70)
+    for levels, times in ((1, 4), (2, 2)):
+        low = tiny.low_band(data, levels)
+        assert low.shape == (96 // times, 128 // times, 3)
+        mean = image.reshape(96 // times, times, 128 // times, times, 3).mean((1, 3))
+        assert np.abs(low - mean).mean() < 6
 
 
 def test_relative_rate_and_bd_rate_agree_on_parallel_curves():
@@ -207,12 +257,12 @@ def test_identical_images_have_a_finite_psnr():
 def chapter(monkeypatch) -> ChapterConfig:
     photos = [(f"photo{seed}", photo(96, 112, seed)) for seed in range(4)]
     monkeypatch.setattr(data, "training_photos", lambda name: photos[:3])
-    monkeypatch.setattr(data, "held_out_photos", lambda: photos[3:])
+    monkeypatch.setattr(data, "held_out_photos", lambda *_: photos[3:])
     return chapter_of(tiny_config())
 
 
 def test_codec_learns(chapter, tmp_path):
-    task = tasks.make("codec", chapter, 0)
+    task = experiments.codec(chapter, 0)
     result = training.train(task, device="cpu", run_dir=tmp_path / "run", quiet=True)
     assert result.steps == 10 and {"bpp", "psnr"} <= set(result.log)
     assert result.metrics["bpp_step2"] > result.metrics["bpp_step32"]
@@ -221,12 +271,12 @@ def test_codec_learns(chapter, tmp_path):
     assert trained.decompress(trained.compress(photo(), 50)).shape == (48, 64, 3)
 
 
-@pytest.mark.parametrize("architecture", tasks.ARCHITECTURES)
+@pytest.mark.parametrize("architecture", experiments.ARCHITECTURES)
 def test_learned_baselines_train_and_code(chapter, tmp_path, architecture):
-    task = tasks.make(f"{architecture}_1", chapter, 0)
+    task = build_task("compression", f"{architecture}_1", chapter, 0)
     result = training.train(task, device="cpu", run_dir=tmp_path / "run", quiet=True)
     assert result.metrics["bpp"] > 0
-    again = tasks.make(f"{architecture}_1", chapter, 1)
+    again = build_task("compression", f"{architecture}_1", chapter, 1)
     again.load_weights(task.weights())
     baseline = baselines.learned(architecture, [again.model], "untrained")
     data = baseline.encode(photo(), 0)
@@ -234,7 +284,7 @@ def test_learned_baselines_train_and_code(chapter, tmp_path, architecture):
 
 
 def test_crops_are_a_function_of_seed_and_step(chapter):
-    first, second, other = (tasks.make("codec", chapter, seed) for seed in (0, 0, 1))
+    first, second, other = (experiments.codec(chapter, seed) for seed in (0, 0, 1))
     for task in (first, second, other):
         task.setup_data(torch.device("cpu"))
     assert torch.equal(first.batch(7), second.batch(7)) and not torch.equal(first.batch(7), other.batch(7))
@@ -243,30 +293,33 @@ def test_crops_are_a_function_of_seed_and_step(chapter):
 
 
 def test_every_ablation_is_another_config(chapter):
-    hashes = {variant: config_hash(tasks.ablated(chapter.ablation, variant)) for variant in tasks.ABLATIONS}
+    hashes = {variant: config_hash(experiments.ablated(chapter.ablation, variant)) for variant in experiments.ABLATIONS}
     del hashes["two_factor_outs"]  # the tiny model has two levels already
     assert len(set(hashes.values())) == len(hashes)
-    assert len({tasks.make(name, chapter, 0).name for name in tasks.MODELS}) == len(tasks.MODELS)
+    names = declared("compression")
+    assert len({build_task("compression", name, chapter).name for name in names}) == len(names) == 15
 
 
 def test_missing_checkpoint_says_how_to_train(monkeypatch):
     other = chapter_of(tiny_config(step_range=(1.0, 77.0)))
-    monkeypatch.setattr("lib.store.models.make_task", lambda *arguments: tasks.make("codec", other, 0))
+    monkeypatch.setattr("lib.store.models.make_task", lambda *arguments: experiments.codec(other, 0))
     with pytest.raises(UserError, match="python -m lib.training compression.codec --preset laptop"):
-        codec.load("laptop")
+        compression.load("laptop")
 
 
 def chapter_of(config: CodecConfig) -> ChapterConfig:
     learned = {"channels": 8, "latent": 8, "lambdas": (0.01, 0.02, 0.05), "crop": 64, "train": TRAIN | {"steps": 2}}
     evaluation = {"image_sets": ("crops",), "baselines": ("JPEG",), "perceptual": False, "generations": 2}
+    evaluation["repeated"] = (38,)
     evaluation["qualities"] = (10, 30, 50, 70, 90)
-    sizes = {"codec": config, "ablation": config, "learned": dict.fromkeys(tasks.ARCHITECTURES, learned)}
+    sizes = {"codec": config, "ablation": config, "learned": dict.fromkeys(experiments.ARCHITECTURES, learned)}
     return ChapterConfig.model_validate({"training_set": "embedded", "evaluation_crop": 64, **evaluation, **sizes})
 
 
 @pytest.mark.parametrize("model", ["factorized_0", "hyperprior_0", "mean_scale_0"])
 def test_learned_codecs_ship_without_the_tables_that_all_share(model):
-    first, second = (tasks.make(model, config.load("05_image_compression", "smoke"), seed) for seed in (0, 1))
+    settings = config.load("05_image_compression", "smoke")
+    first, second = (build_task("compression", model, settings, seed) for seed in (0, 1))
     first.model.update(force=True)
     sent = {name: tensor.clone() for name, tensor in first.weights().items()}
     assert not any(tensor.numel() > 100_000 and tensor.dtype == torch.int32 for tensor in sent.values())

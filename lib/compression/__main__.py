@@ -97,18 +97,19 @@ def _encode(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _decode(arguments: argparse.Namespace) -> dict[str, Any]:
     from lib.compression import load
-    from lib.compression.bitstream import unpack
+    from lib.compression.bitstream import pixels_of, unpack
     from lib.vision.write import Output, image_bytes, image_format
 
     out = Output(arguments.output, arguments.input)  # refuse names before the work
     image_format(arguments.output)
     data = _read(arguments.input)
-    if unpack(data)[0].grey is False:
+    header, payloads = unpack(data)
+    if header.grey is False:
         image_format(arguments.output, (1, 1, 3))
-    codec = load(arguments.preset, device=arguments.device)
+    codec = None if header.lossless else load(arguments.preset, device=arguments.device)  # lossless files need no model
     _say(f"decoding {len(data)} bytes ...")
     start = time.perf_counter()
-    image = codec.decompress(data, arguments.levels)
+    image = pixels_of(header, payloads[0]) if codec is None else codec.decompress(data, arguments.levels)
     seconds = time.perf_counter() - start
     out.write(image_bytes(image, arguments.output))
     return {"width": image.shape[1], "height": image.shape[0], "bytes": len(data), "seconds": round(seconds, 3)}

@@ -33,6 +33,7 @@ class Baseline:
         settings: all that decides what `encode` writes: of a coder its options, of a model its hash.
         encode: ``(image, quality) -> bytes``.
         decode: ``bytes -> image``.
+        whole: it takes whole numbers only.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Baseline:
     settings: str
     encode: Callable[[np.ndarray, float], bytes]
     decode: Callable[[bytes], np.ndarray]
+    whole: bool = True
 
 
 def _pillow(kind: str, options: Callable[[float], dict[str, Any]]) -> Callable[[np.ndarray, float], bytes]:
@@ -128,7 +130,7 @@ def _vvc_decode(data: bytes) -> np.ndarray:
 
 
 # Still pictures: no motion, no parameter sets of a film's kind, and nothing that helps eyes at the cost of PSNR.
-_X265 = "keyint=1:bframes=0:aq-mode=0:psy-rd=0:psy-rdoq=0:rd=6:info=0:frame-threads=1:pools=1:log-level=none"
+_X265 = "keyint=1:bframes=0:aq-mode=0:psy-rd=0:psy-rdoq=0:rd=6:info=0:wpp=0:pools=none:frame-threads=1:log-level=none"
 
 
 def _hevc_encode(image: np.ndarray, quality: float) -> bytes:
@@ -196,6 +198,7 @@ def classical() -> dict[str, Baseline]:
             "Pillow (OpenJPEG), irreversible wavelet, multi-component transform",
             _pillow("JPEG2000", lambda q: {"quality_layers": [24 / q], "irreversible": True, "mct": 1}),
             pillow_decode,
+            whole=False,
         ),
         Baseline(
             "WebP",
@@ -214,10 +217,11 @@ def classical() -> dict[str, Baseline]:
     ]
     if _has("libx265", "hevc"):
         how = f"imageio-ffmpeg (libx265), intra, 10 bits 4:4:4, veryslow, tune psnr, {_X265}"
-        found.append(Baseline("HEVC", (41, 36, 31, 26, 21, 16, 11), how, _hevc_encode, _hevc_decode))
+        found.append(Baseline("HEVC", (37, 32, 27, 22, 17), how, _hevc_encode, _hevc_decode))
     if _has("libjxl", "libjxl"):
         how = "imageio-ffmpeg (libjxl), effort 7"
-        found.append(Baseline("JPEG XL", (-12, -7, -4, -2, -1, -0.4, -0.15), how, _jxl_encode, _jxl_decode))
+        distances = (-12, -7, -4, -2, -1, -0.4, -0.15)
+        found.append(Baseline("JPEG XL", distances, how, _jxl_encode, _jxl_decode, whole=False))
     if _has("libvvenc", "vvc"):
         how = "imageio-ffmpeg (libvvenc, preset fast), intra, 10 bits, Y, Cb and Cr as three planes of luma"
         found.append(Baseline("VVC", (43, 37, 32, 27, 22), how, _vvc_encode, _vvc_decode))
@@ -306,4 +310,4 @@ def learned_family(architecture: str, tasks: list[Any], weights: list[Any]) -> B
 
 def flow(codec: Any, qualities: tuple[float, ...], name: str = "flow codec") -> Baseline:
     """Our codec behind the same interface."""
-    return Baseline(name, qualities, f"model {codec.id.hex()}", codec.compress, codec.decompress)
+    return Baseline(name, qualities, f"model {codec.id.hex()}", codec.compress, codec.decompress, whole=False)

@@ -32,7 +32,7 @@ from lib.compression.model import FlowCodec
 from lib.compression.prior import Pass, scale_index
 from lib.compression.search import STRIP, Search, to_bytes
 from lib.compression.symbols import CodedLevel, select
-from lib.compression.transform import conditioning
+from lib.compression.transform import conditioning, to_rgb
 from lib.errors import UserError
 
 ARITHMETIC = 2  # of what the decoder computes; part of the model's id
@@ -143,6 +143,13 @@ class Codec:
         image = to_bytes(self._decode(header, payloads), header.grey)
         return image[:, :, 0] if header.grey else image
 
+    def low_band(self, data: bytes, levels: int) -> np.ndarray:
+        """The small image that the first ``levels`` levels of a lossy stream hold: uint8 ``(h, w, 3)``."""
+        header, payloads = self._open(data)
+        depth = self.model.depth + 1 - levels  # how often it is halved
+        found = self._decode(header, payloads[:levels], stop=depth) * 2.0**-depth
+        return to_bytes(to_rgb(found), False)
+
     def symbols(self, data: bytes) -> list[np.ndarray]:
         """The integers of each level that is there, the top first, in the order of coding, int32.
 
@@ -169,8 +176,11 @@ class Codec:
         return header, payloads
 
     @torch.inference_mode()
-    def _decode(self, header: Header, payloads: list[bytes], found: list[list[np.ndarray]] | None = None) -> Tensor:
-        """The image, not rounded; ``found`` is given the symbols of each level, pass by pass."""
+    def _decode(
+        self, header: Header, payloads: list[bytes], found: list[list[np.ndarray]] | None = None, stop: int = 0
+    ) -> Tensor:
+        """The image, not rounded; ``found`` is given the symbols of each level, pass by pass. ``stop``: the low band
+        that many levels deep instead."""
         size = header.height, header.width
         step, t = self._scalars(header.step * bitstream.STEP_UNIT, header.t)
         decoders: list[SymbolDecoder] = []
@@ -200,7 +210,7 @@ class Codec:
 
         first = self.model.depth + 1 - len(payloads)
         with _plain_arithmetic(self.device):
-            decoded = self.model.synthesise(size, step, t, exchange, first, header.grey)
+            decoded = self.model.synthesise(size, step, t, exchange, first, header.grey, stop)
         decoders[-1].finish()
         return decoded
 

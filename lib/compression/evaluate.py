@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -11,12 +11,14 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from lib.claims import intervals
 from lib.compression.baselines import Baseline
 from lib.compression.bitstream import unpack
 from lib.compression.codec import Codec
 from lib.vision import metrics
 
 LOSSLESS = 100.0  # dB: what identical images count as, since means need a number
+DRAWS = 200  # of photographs, for the interval of a BD-rate
 
 Images = Iterable[tuple[str, np.ndarray]]
 
@@ -148,24 +150,22 @@ def generations(codec: Baseline, images: Images, quality: float, count: int, flo
 
 
 def reencoding(codec: Codec, images: Images, qualities: Iterable[float], most: int = 4) -> pd.DataFrame:
-    """What encoding our own result again does, and what the search for a file that reproduces itself costs.
+    """What encoding our own result again does, and how long the search for a file that reproduces itself takes.
 
     A file that comes again comes for ever: its image has been encoded already. So each image is encoded again until
     it does, ``most`` times at most.
 
     Returns:
         columns quality, image, stable (what the file says), same (whether the second file equals the first), symbols
-        (how many of the last file's differ from the first's), drift (largest change of PSNR, dB), bytes, psnr, one
-        pass bytes, one pass psnr (of a file without the search), one pass seconds, encode seconds, decode seconds.
+        (how many of the last file's differ from the first's), drift (largest change of PSNR, dB), bytes, psnr, encode
+        seconds, decode seconds (of the processor).
     """
     rows = []
     for quality in qualities:
         for name, image in images:
             start = time.process_time()
-            plain = codec.compress(image, quality, stable=False)
-            first = time.process_time()
             data = codec.compress(image, quality)
-            second = time.process_time()
+            between = time.process_time()
             decoded = codec.decompress(data)
             end = time.process_time()
             psnr = _psnr(image, decoded)
@@ -184,9 +184,8 @@ def reencoding(codec: Codec, images: Images, qualities: Iterable[float], most: i
                 both = zip(codec.symbols(data), codec.symbols(last), strict=True)
                 changed = int(sum((a != b).sum() for a, b in both))
             row = {"quality": quality, "image": name, "stable": header.stable, "same": same, "symbols": changed}
-            row |= {"drift": drift, "bytes": len(data), "psnr": psnr, "one pass bytes": len(plain)}
-            row |= {"one pass psnr": _psnr(image, codec.decompress(plain)), "one pass seconds": first - start}
-            rows.append(row | {"encode seconds": second - first, "decode seconds": end - second})
+            row |= {"drift": drift, "bytes": len(data), "psnr": psnr}
+            rows.append(row | {"encode seconds": between - start, "decode seconds": end - between})
     return pd.DataFrame(rows)
 
 
@@ -194,23 +193,46 @@ def _psnr(image: np.ndarray, decoded: np.ndarray) -> float:
     return min(LOSSLESS, float(metrics.psnr(to_tensor(image), to_tensor(decoded))))
 
 
-def quality_at(codec: Baseline, image: np.ndarray, psnr: float, steps: int = 7) -> float:
-    """The quality, between the codec's lowest and highest, at which ``image`` comes nearest to ``psnr`` dB.
-
-    Whole numbers where all of the codec's qualities are, as those of JPEG or of a list of models.
-    """
-    whole = all(float(quality).is_integer() for quality in codec.qualities) and codec.name != "flow codec"
-    low, high = codec.qualities[0], codec.qualities[-1]  # from the lowest rate to the highest, numbers may fall
+def _nearest(codec: Baseline, wanted: Callable[[float], float], steps: int) -> float:
+    """The quality, between the codec's lowest and highest, at which ``wanted``, which rises with the rate, is nearest
+    to 0. Whole numbers where a codec takes no others."""
+    low, high = codec.qualities[0], codec.qualities[-1]  # from the lowest rate to the highest; numbers may fall
     tried: dict[float, float] = {}
     for step in range(steps):
         quality = (low, high)[step] if step < 2 else (low + high) / 2
-        quality = float(round(quality)) if whole else quality
+        quality = float(round(quality)) if codec.whole else quality
         if quality in tried:
             break
-        tried[quality] = _psnr(image, codec.decode(codec.encode(image, quality)))
+        tried[quality] = wanted(quality)
         if step >= 2:
-            low, high = (quality, high) if tried[quality] < psnr else (low, quality)
-    return min(tried, key=lambda quality: abs(tried[quality] - psnr))
+            low, high = (quality, high) if tried[quality] < 0 else (low, quality)
+    return min(tried, key=lambda quality: abs(tried[quality]))
+
+
+def quality_at(codec: Baseline, image: np.ndarray, psnr: float, steps: int = 8) -> float:
+    """The quality at which ``image`` comes nearest to ``psnr`` dB."""
+    return _nearest(codec, lambda q: _psnr(image, codec.decode(codec.encode(image, q))) - psnr, steps)
+
+
+def file_of_size(codec: Baseline, image: np.ndarray, size: float, steps: int = 8) -> bytes:
+    """The file whose logarithm of bytes is nearest to that of ``size``."""
+    return codec.encode(image, _nearest(codec, lambda q: float(np.log(len(codec.encode(image, q)) / size)), steps))
+
+
+def interval(sample: Any, statistic: Callable[[Any], float], seed: int = 0) -> dict[str, float]:
+    """A BD-rate of `curves_of` photographs and its 95 % interval: columns BD-rate, low, high.
+
+    NaN where two curves share no range.
+    """
+    if not np.isfinite(statistic(sample)):
+        return dict.fromkeys(("BD-rate", "low", "high"), float("nan"))
+    found = intervals.estimate(sample, statistic, draws=DRAWS, seed=seed)
+    return {"BD-rate": found.value, "low": found.low, "high": found.high}
+
+
+def parameters(module: torch.nn.Module) -> int:
+    """Number of trained numbers."""
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def curves_of(points: pd.DataFrame, codecs: Iterable[str]) -> tuple[np.ndarray, list[str]]:
@@ -249,3 +271,18 @@ def progressive(codec: Codec, data: bytes, image: np.ndarray) -> list[dict[str, 
         values = {"psnr": float(metrics.psnr(to_tensor(image), to_tensor(decoded)))}
         found.append({"levels": levels, "bytes": size, **values, "image": decoded})
     return found
+
+
+def enlarged(codec: Codec, shown: list[dict[str, Any]], data: bytes, image: np.ndarray) -> list[dict[str, Any]]:
+    """What a smooth enlargement makes of the low band that each prefix of a stream holds: ``psnr``, ``image``.
+
+    ``shown``: of `progressive`, whose last entry is whole and stands for itself.
+    """
+    from PIL import Image
+
+    found = []
+    for entry in shown[:-1]:
+        low = codec.low_band(data, entry["levels"])
+        picture = Image.fromarray(low).resize((image.shape[1], image.shape[0]), Image.Resampling.LANCZOS)
+        found.append({"psnr": _psnr(image, np.asarray(picture)), "image": np.asarray(picture)})
+    return [*found, {key: shown[-1][key] for key in ("psnr", "image")}]

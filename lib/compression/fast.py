@@ -291,7 +291,7 @@ class FastCodec(FlowCodec):
 
     def synthesise(
         self, size: Size, step: Tensor, t: Tensor, exchange: Callable[[int], Exchange], first: int = 0,
-        grey: bool = False,
+        grey: bool = False, stop: int = 0,
     ) -> Tensor:  # fmt: skip
         """T with decoding in between: from the top to level ``first``; finer latents take their predicted means.
 
@@ -300,11 +300,14 @@ class FastCodec(FlowCodec):
             step: ``(1,)`` in grey levels; ``t (1,)``: its `conditioning`.
             exchange: gives the exchange of each level, L (the top), L - 1, ..., first.
             grey: without chroma.
+            stop: levels that are not undone: the low band that many levels deep.
 
         Returns:
-            grey levels ``(1, 3, H, W)``, not rounded.
+            grey levels ``(1, 3, H, W)``, not rounded; with ``stop`` the low band, as `decode_level` gives it.
         """
         low = self.decode_top(size, step, t, exchange(self.depth), grey)
-        for level in reversed(range(self.depth)):
+        for level in reversed(range(stop, self.depth)):
             low = self.decode_level(level, low, size, step, t, exchange(level) if level >= first else None, grey)
+        if stop:
+            return low
         return by_rows(to_rgb, low, 0, self.positions)

@@ -1,4 +1,4 @@
-"""Drawings of chapter 5. Each returns the figure and the data behind it, for `lib.plotting.save`."""
+"""Figures and tables of chapter 5, each with its name and its caption."""
 
 from __future__ import annotations
 
@@ -15,15 +15,42 @@ from lib import plotting
 from lib.compression import evaluate
 from lib.compression.codec import Codec
 from lib.compression.prior import BAND_PASSES, PHASES, TOP_PASSES, Pass
-from lib.plotting import COLOURS, INK, MUTED, Diagram, curve
+from lib.plotting import COLOURS, MUTED, Diagram, curve, declare_figure, declare_table
 
 Drawing = tuple[Figure, Any]
 
 BANDS = ("horizontal", "vertical", "diagonal")
 CHANNELS = ("Y", "C1", "C2")
 _RATES = [0.1, 0.2, 0.5, 1, 2, 5, 10]
+FORMATS = {
+    "BD-rate": "+.1f",
+    "low": "+.1f",
+    "high": "+.1f",
+    "quality": ".0f",
+    "step": ".1f",
+    "PSNR": ".1f",
+    "bpp": ".2f",
+    "stable": ".0%",
+    "same again": ".0%",
+    "symbols changed": ".0f",
+    "drift (dB)": ".3f",
+    "encode / decode": ".1f",
+    "parameters": ",.0f",
+    "encode seconds": ".2f",
+    "decode seconds": ".2f",
+    "peak memory MB": ",.0f",
+    "MACs per pixel encode": ",.0f",
+    "MACs per pixel decode": ",.0f",
+    "PSNR without the finest level": ".2f",
+    "without two": ".2f",
+}
+"""How the columns of the chapter's tables are written."""
 
 
+@declare_figure(
+    "concept",
+    "Figure 5.1. The codec of an auto-encoder (above) and of a flow (below), and where each loses information.",
+)
 def concept(photo: Any) -> Figure:
     """An auto-encoder's codec above, the flow's below: where is information lost?"""
     d = Diagram(height=2.75)
@@ -49,6 +76,10 @@ def concept(photo: Any) -> Figure:
     return d.fig
 
 
+@declare_figure(
+    "factor_outs",
+    "Figure 5.2. Two levels that factor out their detail; each latent is coded given what is deeper (dashed).",
+)
 def factor_outs(bands: Sequence[Any]) -> Figure:
     """Figure 5.2: two levels, each of which factors its detail out.
 
@@ -84,6 +115,10 @@ def _order(passes: Sequence[Pass], channel: int) -> np.ndarray:
     return numbers
 
 
+@declare_figure(
+    "passes",
+    "Order of coding in a band (left three) and in the top (right three): numbers of the passes, 4x4 positions.",
+)
 def passes() -> Drawing:
     """In which order the symbols of a band and of the top are coded, read off the model's own tables."""
     panels = [(f"{BANDS[g]} {CHANNELS[c]}", _order(BAND_PASSES, 3 * g + c)) for g, c in ((0, 0), (1, 0), (0, 1))]
@@ -103,20 +138,23 @@ def passes() -> Drawing:
     return fig, pd.DataFrame(rows)
 
 
-def training(codec: pd.DataFrame, learned: Mapping[str, pd.DataFrame]) -> Drawing:
-    """Loss of our codec, and of one model of each CompressAI architecture, over the pixels seen (in columns
-    ``megapixels`` and ``loss``)."""
-    fig, (left, right) = plt.subplots(1, 2, figsize=plotting.size(2.3))
-    curve(left, codec["megapixels"], codec["loss"], "flow codec", smooth=9)
-    left.set(title="flow codec, all step sizes at once", xlabel="megapixels seen", ylabel="loss (bits per pixel)")
-    low, high = codec["loss"].quantile([0, 0.9])
-    left.set_ylim(0.97 * low, 1.1 * high)
-    for name, log in learned.items():
-        curve(right, log["megapixels"], log["psnr"], name, smooth=9)
-    right.set(title="auto-encoders, one $\\lambda$ each", xlabel="megapixels seen", ylabel="PSNR of crops (dB)")
-    right.legend(loc="lower right")
-    keep = ["megapixels", "loss"]
-    return fig, {"flow codec": codec[keep], **{name: log[["megapixels", "psnr"]] for name, log in learned.items()}}
+@declare_figure("data", "Held-out photographs, cropped for display. Credits: see data_scripts/LICENCES.md.")
+def held_out(photos: Mapping[str, np.ndarray]) -> Figure:
+    """Their upper left parts."""
+    tiles = [photo[:384, :576] for photo in photos.values()]
+    return plotting.image_grid(tiles, tile=1.2, col_titles=list(photos), title="No codec was trained on these")
+
+
+@declare_figure("training", "Training of the flow codec, preset {preset}: loss of each batch, smoothed.")
+def training(log: pd.DataFrame) -> Drawing:
+    """Loss over the pixels seen (columns ``megapixels`` and ``loss``)."""
+    fig, ax = plt.subplots(figsize=plotting.size(2.0))
+    curve(ax, log["megapixels"], log["loss"], "flow codec", smooth=9)
+    low, high = log["loss"].quantile([0, 0.9])
+    still = log["loss"][-len(log) // 5 :].mean() < 0.99 * log["loss"][-2 * len(log) // 5 : -len(log) // 5].mean()
+    title = "the loss still falls when training ends" if still else "the loss has settled when training ends"
+    ax.set(xlabel="megapixels seen", ylabel="loss (bits per pixel)", title=title, ylim=(0.97 * low, 1.1 * high))
+    return fig, log[["megapixels", "loss"]]
 
 
 def _by_codec(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -130,43 +168,73 @@ def _rate_axis(ax: Axes) -> None:
     ax.set_xlabel("bits per pixel")
 
 
-def rate_distortion(curves: pd.DataFrame, published: pd.DataFrame | None = None) -> Drawing:
-    """PSNR over rate, and each codec's rate relative to JPEG's at equal PSNR.
+def _label_ends(ax: Axes, ends: Sequence[tuple[float, float, str, Any]], gap: float) -> None:
+    """Names of lines at their right ends ``(x, y, name, colour)``, at least ``gap`` apart."""
+    placed = -np.inf
+    for x, y, name, colour in sorted(ends, key=lambda end: end[1]):
+        placed = max(y, placed + gap)
+        ax.annotate(name, (x, y), (x * 1.012, placed), fontsize=7, color=colour, va="center", annotation_clip=False)
 
-    ``curves``: of `evaluate.mean_curves`; ``published``: of `study.published`, drawn dashed.
-    """
-    fig, (left, right) = plt.subplots(1, 2, figsize=plotting.size(3.4), width_ratios=(1, 1))
+
+@declare_figure(
+    "rate_distortion",
+    "Rate at equal PSNR relative to JPEG 4:4:4 (above), and PSNR over bits per pixel (below; triangles: lossless "
+    "files), {data}, whole files, preset {preset}. One set of weights gives the green curve. Dashed: published "
+    "curves on all 24 Kodak photographs, quoted.",
+)
+def rate_distortion(
+    curves: pd.DataFrame, lossless: Mapping[str, float] | None = None, published: pd.DataFrame | None = None,
+    anchor: pd.DataFrame | None = None,
+) -> Drawing:  # fmt: skip
+    """``curves``: of `evaluate.mean_curves`; ``lossless``: bits per pixel by name; ``published``: drawn dashed, against
+    ``anchor``, JPEG's curve on the same photographs."""
+    fig, (above, below) = plt.subplots(2, 1, figsize=plotting.size(6.6), height_ratios=(1.25, 1))
     codecs = _by_codec(curves)
-    grid = np.arange(26, 50.01, 0.25)
-    relative = []
+    grid = np.arange(26, 46.01, 0.25)
+    relative, ends = [], []
 
-    def draw(name: str, points: pd.DataFrame, anchor: pd.DataFrame, **style: Any) -> None:
-        left.plot(points["bpp"], points["psnr"], label=name, **style)
-        ratio = evaluate.relative_rate(anchor, points, grid)
-        right.plot(grid, 100 * ratio, **style | {"marker": ""})
-        relative.append(pd.DataFrame({"codec": name, "psnr": grid, "rate": ratio}))
+    def draw(name: str, points: pd.DataFrame, jpeg: pd.DataFrame, colour: Any, **style: Any) -> None:
+        below.plot(points["bpp"], points["psnr"], color=colour, **style)
+        ratio = 100 * evaluate.relative_rate(jpeg, points, grid)
+        above.plot(grid, ratio, color=colour, **style | {"marker": ""})
+        relative.append(pd.DataFrame({"codec": name, "psnr": grid, "rate": ratio / 100}))
+        inside = np.flatnonzero(np.isfinite(ratio) & (ratio < 128))
+        if len(inside):
+            ends.append((grid[inside[-1]], ratio[inside[-1]], name, colour))
 
     for name, points in codecs.items():
-        strong = {"linewidth": 2.4, "zorder": 5} if name == "flow codec" else {}
-        draw(name, points, codecs["JPEG"], color=plotting.colour(name), marker=".", **strong)
-    others = {} if published is None else _by_codec(published)
-    for (name, points), shade in zip(others.items(), np.linspace(0.45, 0.95, max(1, len(others))), strict=False):
-        draw(name, points, codecs["JPEG"], color=plt.get_cmap("Greys")(shade), linestyle="--", linewidth=1.1)
-    _rate_axis(left)
-    left.set(ylabel="PSNR (dB)", ylim=(24, 58), xlim=(0.08, 13), title="rate and distortion")
-    right.set(xlabel="PSNR (dB)", ylabel="rate, % of JPEG's", ylim=(0, 130), xlim=(26, 50), title="bytes at equal PSNR")
-    fig.legend(loc="outside lower center", ncols=4)
-    return fig, {"curves": curves, **({} if published is None else {"published": published}),
-                 "relative": pd.concat(relative).dropna()}  # fmt: skip
+        strong = {"linewidth": 2.6, "zorder": 5} if name == "flow codec" else {}
+        draw(name, points, codecs["JPEG"], plotting.colour(name), marker=".", **strong)
+    for name, points in ({} if published is None else _by_codec(published)).items():
+        draw(name, points, codecs["JPEG"] if anchor is None else anchor, MUTED, linestyle="--", linewidth=1.0)
+    _label_ends(above, ends, 4.6)
+    for name, rate in (lossless or {}).items():
+        style = {"marker": "v", "markersize": 7, "linestyle": "", "clip_on": False}
+        below.plot(rate, 60, color=COLOURS.get(name, MUTED), label=f"{name} {rate:.2f}", **style)
+    if lossless:
+        below.legend(title="lossless, bpp", loc="lower right", fontsize=7, title_fontsize=7)
+    _rate_axis(below)
+    below.set(ylabel="PSNR (dB)", ylim=(24, 60), xlim=(0.08, 17), title="from 0.1 bits per pixel to lossless")
+    above.set(xlabel="PSNR (dB)", ylabel="rate, % of JPEG's", ylim=(0, 130), xlim=(26, 46))
+    above.set_title("bytes for an image as good as that JPEG")
+    data = {"curves": curves, "relative": pd.concat(relative).dropna()}
+    data |= {} if published is None else {"published": published}
+    if lossless:
+        data["lossless"] = pd.Series(lossless, name="bpp").rename_axis("codec").reset_index()
+    return fig, data
 
 
+@declare_figure(
+    "perceptual",
+    "MS-SSIM (as -10 log10(1 - MS-SSIM)) and LPIPS over rate, {data}, preset {preset}.",
+)
 def perceptual(curves: pd.DataFrame) -> Drawing:
     """MS-SSIM in dB, and LPIPS where it was measured, over rate."""
     measures = [("ms_ssim", "MS-SSIM (dB)")] + ([("lpips", "LPIPS, lower is better")] if "lpips" in curves else [])
     fig, axes = plt.subplots(1, len(measures), figsize=plotting.size(2.9), squeeze=False)
     for ax, (measure, title) in zip(axes[0], measures, strict=True):
         for name, points in _by_codec(curves).items():
-            values = -10 * np.log10(1 - points[measure]) if measure == "ms_ssim" else points[measure]
+            values = -10 * np.log10((1 - points[measure]).clip(lower=1e-9)) if measure == "ms_ssim" else points[measure]
             style = {"marker": ".", "label": name if ax is axes[0, 0] else "", "zorder": 2 + (name == "flow codec")}
             curve(ax, points["bpp"], values, name, **style)
         _rate_axis(ax)
@@ -176,29 +244,41 @@ def perceptual(curves: pd.DataFrame) -> Drawing:
     return fig, curves
 
 
+@declare_figure(
+    "generations",
+    "PSNR over {settings.generations} generations, mean over the middle of {count} held-out photographs; every codec "
+    "starts each of them as near to {start:g} dB as its settings allow; preset {preset}.",
+)
 def generations(frame: pd.DataFrame) -> Drawing:
-    """PSNR against the original over the generations, mean over the images, all codecs at a similar start."""
-    fig, (left, right) = plt.subplots(1, 2, figsize=plotting.size(2.9))
+    """PSNR against the original over the generations, and its change, mean over the images."""
+    fig, (left, right) = plt.subplots(1, 2, figsize=plotting.size(3.0))
     means = frame.groupby(["codec", "generation"], sort=False)[["psnr", "bpp"]].mean().reset_index()
+    ends = []
     for name, part in _by_codec(means).items():
-        wide = {"linewidth": 2.4, "zorder": 5} if name == "flow codec" else {}
-        curve(left, part["generation"], part["psnr"], name, **wide)
+        wide = {"linewidth": 2.6, "zorder": 5} if name == "flow codec" else {}
+        curve(left, part["generation"], part["psnr"], name, label="", **wide)
         curve(right, part["generation"], part["psnr"] - part["psnr"].iloc[0], name, label="", **wide)
+        ends.append((part["generation"].iloc[-1], part["psnr"].iloc[-1], name, plotting.colour(name)))
+    last = int(means["generation"].max())
     for ax in (left, right):
-        ticks = [1, 2, 5, 10, 20, 50]
+        ticks = [tick for tick in (1, 2, 5, 10, 20, 50) if tick <= last]
         ax.set_xscale("log")
         ax.set_xticks(ticks, [str(tick) for tick in ticks])
         ax.minorticks_off()
         ax.set_xlabel("generation")
+    _label_ends(left, ends, 0.055 * np.ptp(left.get_ylim()))
     left.set(title="PSNR against the original (dB)")
-    right.set(title="change since generation 1 (dB)", yscale="symlog")
     right.set_yscale("symlog", linthresh=0.1)
     right.set_yticks([0, -0.1, -1, -10], ["0", "−0.1", "−1", "−10"])
     right.set_ylim(top=0.03)
-    fig.legend(loc="outside lower center", ncols=5)
+    right.set(title="change since generation 1 (dB)")
     return fig, means
 
 
+@declare_figure(
+    "levels",
+    "Share of the stream that each level takes, {data}, preset {preset}.",
+)
 def share_of_levels(bits: pd.DataFrame) -> Drawing:
     """Share of the stream that each level takes, over the rate: columns quality, bpp, level (the top first), bits."""
     wide = bits.pivot_table(index="bpp", columns="level", values="bits", sort=False).sort_index()
@@ -211,17 +291,6 @@ def share_of_levels(bits: pd.DataFrame) -> Drawing:
     ax.grid(False)
     fig.legend(loc="outside right center")
     return fig, bits
-
-
-def ablation(logs: Mapping[str, pd.DataFrame]) -> Drawing:
-    """Training loss of each variant."""
-    fig, ax = plt.subplots(figsize=plotting.size(2.4))
-    shades = [INK, "#0173b2", "#d55e00", "#cc78bc", "#029e73"]
-    for (title, log), shade in zip(logs.items(), shades, strict=True):
-        curve(ax, log["step"], log["loss"], title, color=shade, smooth=5)
-    ax.set(xlabel="step", ylabel="training loss", ylim=(None, pd.concat(logs.values())["loss"].quantile(0.9)))
-    ax.legend()
-    return fig, {title: log[["step", "loss"]] for title, log in logs.items()}
 
 
 def error_map(image: np.ndarray, decoded: np.ndarray, gain: float = 8.0) -> np.ndarray:
@@ -241,3 +310,87 @@ def explored(codec: Codec, image: np.ndarray, quality: float, levels: int) -> Fi
     titles = ["original", f"{chosen['bytes']:,} bytes, {bpp:.2f} bpp", f"error ×8, PSNR {chosen['psnr']:.1f} dB"]
     pictures = [image, chosen["image"], error_map(image, chosen["image"])]
     return plotting.image_grid(pictures, col_titles=titles, tile=2.0, title=f"bytes of the levels, top first: {each}")
+
+
+@declare_figure(
+    "visual",
+    "A detail of {name} (held out) at about {bpp:.2f} bits per pixel of the whole photograph, and its errors, eight "
+    "times; preset {preset}.",
+)
+def visual(original: np.ndarray, decoded: Mapping[str, np.ndarray], notes: Mapping[str, str]) -> Figure:
+    """``decoded`` and ``notes`` by codec; the same detail of all, uint8 ``(H, W, 3)``."""
+    tiles = [original, *decoded.values(), None, *(error_map(original, image) for image in decoded.values())]
+    scores = ["original", *(f"{name}\n{notes[name]}" for name in decoded), *[None] * (len(decoded) + 1)]
+    return plotting.image_grid(
+        tiles, cols=len(decoded) + 1, tile=1.5, gap=0.06, scores=scores, title="The same picture in as many bytes"
+    )
+
+
+@declare_figure("progressive", "The same file of {name} (held out), cut after each level (above), beside a Lanczos "
+                "enlargement of the low band (below); preset {preset}.")  # fmt: skip
+def progressive(shown: Sequence[Mapping[str, Any]], enlarged: Sequence[Mapping[str, Any]], part: Any) -> Figure:
+    """``shown``: of `evaluate.progressive`; ``enlarged``: of `evaluate.enlarged`; ``part`` of the images is drawn."""
+    tiles = [one["image"][part] for one in (*shown, *enlarged)]
+    scores = [f"{one['bytes']:,} bytes\n{one['psnr']:.1f} dB" for one in shown]
+    scores += [f"Lanczos, {one['psnr']:.1f} dB" for one in enlarged]
+    gain = np.mean([a["psnr"] - b["psnr"] for a, b in zip(shown[:-1], enlarged[:-1], strict=True)])
+    title = f"Predicted details are worth {gain:+.1f} dB on average over a smooth enlargement"
+    return plotting.image_grid(tiles, cols=len(shown), tile=1.05, gap=0.05, scores=scores, title=title)
+
+
+@declare_table(
+    "bd_rate",
+    "Bytes that the flow codec needs relative to others at equal PSNR, in percent, with the 95 % interval over "
+    "photographs; {data}, preset {preset}.",
+    FORMATS,
+)
+def bd_rates(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """One row a rival."""
+    return pd.DataFrame(rows)
+
+
+@declare_table("lossless", "Bits per pixel of files that give back every pixel, {data}, preset {preset}.", FORMATS)
+def lossless(frame: pd.DataFrame) -> pd.DataFrame:
+    """Mean over the photographs of `study.lossless`."""
+    means = frame.groupby("codec", sort=False).agg(bpp=("bpp", "mean"), exact=("exact", "all")).reset_index()
+    return means.sort_values("bpp", kind="stable")
+
+
+@declare_table(
+    "stability",
+    "Encoding the result again, {data}: share of photographs whose file says that it is stable, and whose second file "
+    "is the same, most symbols and largest change of PSNR of any photograph, and processor time of encoding over "
+    "decoding; preset {preset}.",
+    FORMATS,
+)
+def stability(frames: Mapping[float, pd.DataFrame], steps: Mapping[float, float]) -> pd.DataFrame:
+    """``frames``: of `study.reencoding` by quality."""
+    rows = []
+    for quality, frame in frames.items():
+        row = {"quality": quality, "step": steps[quality], "PSNR": frame["psnr"].mean()}
+        row |= {"stable": frame["stable"].mean(), "same again": frame["same"].mean()}
+        row |= {"symbols changed": frame["symbols"].max(), "drift (dB)": frame["drift"].max()}
+        rows.append(row | {"encode / decode": frame["encode seconds"].sum() / frame["decode seconds"].sum()})
+    return pd.DataFrame(rows)
+
+
+@declare_table(
+    "cost",
+    "Cost of a photograph of 768 x 512 pixels on {threads} threads of {device}: seconds, all codecs in turn, "
+    "multiplications, peak memory of a process with all its libraries.",
+    FORMATS,
+)
+def cost(table: pd.DataFrame) -> pd.DataFrame:
+    """Of `study.cost`."""
+    return table.drop(columns=["threads", "device"])
+
+
+@declare_table(
+    "ablation",
+    "Two factor-outs instead of five: BD-rate against the reference (26 to 45 dB, {data}); both are small codecs that "
+    "saw 39 megapixels, so that only a large difference means anything; preset {preset}.",
+    FORMATS,
+)
+def ablation(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """One row a variant."""
+    return pd.DataFrame(rows)

@@ -6,9 +6,11 @@ python -m lib.compression.study --preset laptop --ship     # into checkpoints/co
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -37,8 +39,21 @@ PUBLISHED = {
     "VTM (VVC)": "vtm",
 }
 """Published points on Kodak by the name in the figures: files of the data set `rd_curves`."""
-RECENT = {"HPCM-Large": "HPCM-Large (2025)", "LotteryCodec 5.1 kMAC": "LotteryCodec (2025)", "VTM-19.1": "VTM-19.1"}
-"""The same of `rd_curves_recent`, and their names in figures."""
+QUOTED = {
+    "HPCM-Large (2025)": (
+        (0.0951, 0.1537, 0.2438, 0.3778, 0.5516, 0.7843),
+        (28.9135, 30.4490, 32.1219, 33.9923, 35.8511, 37.7480),
+    ),  # README of lyq133/LIC-HPCM, commit 3ea1a47
+    "Cool-chic 5.0 (2025)": (
+        (0.0839, 0.2186, 0.4819, 0.7594, 1.3571),
+        (27.4353, 30.8587, 34.5210, 37.2474, 41.1675),
+    ),  # mean of results/image/kodak of Orange-OpenSource/Cool-Chic, version 5.0
+    "VTM-19.1": (
+        (0.0808665, 0.112559, 0.287095, 0.4920179, 0.8770006, 1.0740119, 1.187059, 1.43293, 1.7304687),
+        (27.539792, 28.506031, 31.839271, 34.281996, 37.395942, 38.57873, 39.180676, 40.316173, 41.458684),
+    ),  # README of eedavidwu/LotteryCodec, commit b18139c
+}
+"""Mean bits per pixel and PSNR in RGB on the 24 Kodak photographs, as their authors publish them."""
 AUTO_ENCODERS = tuple(name for name in PUBLISHED if name not in ("BPG 4:4:4", "VTM (VVC)"))
 FLOW, MEAN_SCALE = "flow codec", "mean-scale hyperprior"
 START = {"middles": 36.0, "crops": 30.0}  # dB: where generations begin
@@ -79,6 +94,15 @@ class Study(store.Study):
         """The set for what is encoded many times."""
         return "middles" if self.images == "kodak" else "crops"
 
+    @property
+    def near(self) -> str:
+        """The name in tables of the set that every machine has."""
+        return "held_out" if self.images == "kodak" else slug_of(self.images)
+
+    def near_photos(self) -> list[tuple[str, np.ndarray]]:
+        """Its photographs."""
+        return photographs("held-out" if self.near == "held_out" else self.images)
+
     def named(self, slug: str) -> Baseline:
         """One of all codecs, by the name in its tables."""
         if slug == slug_of(FLOW):
@@ -101,8 +125,8 @@ class Study(store.Study):
         return [(title, image) for title, image in photographs(name) if title not in seen]
 
     def points(self) -> pd.DataFrame:
-        """All `curve`s on photographs that no codec was trained on."""
-        return self.unseen(pd.concat(self.tables.family("curve_{}_{}").values(), ignore_index=True))
+        """All `curve`s, on all photographs."""
+        return pd.concat(self.tables.family("curve_{}_{}").values(), ignore_index=True)
 
 
 def slug_of(name: str) -> str:
@@ -154,24 +178,54 @@ def _curve_decides(study: Study, key: tuple[str, str]) -> dict:
             "images": identity(_set_of(study, key[1])), "lpips": study.settings.perceptual}  # fmt: skip
 
 
-@measure("curve_{}_{}", _curve_keys, decides=_curve_decides, volatile=("encode_seconds", "decode_seconds"))
+def _curve_sample(study: Study, key: tuple[str, str]) -> pd.DataFrame:
+    codec = study.named(key[0])
+    few = dataclasses.replace(codec, qualities=codec.qualities[:1])
+    lpips = metrics.Lpips() if study.settings.perceptual else None
+    return evaluate.rate_distortion([few], photographs(_set_of(study, key[1]))[:1], lpips)
+
+
+@measure(
+    "curve_{}_{}", _curve_keys, decides=_curve_decides, sample=_curve_sample,
+    volatile=("encode_seconds", "decode_seconds"),
+)  # fmt: skip
 def curve(study: Study, key: tuple[str, str]) -> pd.DataFrame:
     """`evaluate.rate_distortion` of one codec on one evaluation set."""
     lpips = metrics.Lpips() if study.settings.perceptual else None
     return evaluate.rate_distortion([study.named(key[0])], photographs(_set_of(study, key[1])), lpips)
 
 
+def _ablation(study: Study, variant: str) -> Baseline:
+    codec = Codec(study.models[f"ablation_{variant}"])
+    return baselines.flow(codec, study.settings.qualities[::2], f"ablation {variant}")
+
+
+def _ablation_decides(study: Study, key: tuple[str, str]) -> dict:
+    codec = _ablation(study, key[0])
+    return {"codec": codec.name, "settings": codec.settings, "qualities": list(codec.qualities),
+            "images": identity("held-out" if key[1] == "held_out" else study.images), "lpips": False}  # fmt: skip
+
+
+def _ablation_keys(study: Study) -> list[tuple[str, str]]:
+    return [(variant, study.near) for variant in ("reference", "two_factor_outs")]
+
+
 @measure(
-    "lossless_{}",
-    lambda study: [slug_of(study.images)],
-    decides=lambda study, key: {"images": identity(_set_of(study, key)), "codecs": sorted(baselines.lossless())},
-)
-def lossless(study: Study, key: str) -> pd.DataFrame:
-    """Bits per pixel of files that give back every pixel: columns codec, image, bytes, bpp, exact."""
+    "curve_ablation_{}_{}", _ablation_keys, decides=_ablation_decides,
+    sample=lambda study, key: evaluate.rate_distortion(
+        [dataclasses.replace(_ablation(study, key[0]), qualities=study.settings.qualities[:1])], study.near_photos()[:1]
+    ),
+    volatile=("encode_seconds", "decode_seconds"),
+)  # fmt: skip
+def ablation_curve(study: Study, key: tuple[str, str]) -> pd.DataFrame:
+    """`evaluate.rate_distortion` of a variant on the held-out photographs."""
+    return evaluate.rate_distortion([_ablation(study, key[0])], study.near_photos())
+
+
+def _lossless(codecs: Iterable[Baseline], photos: list[tuple[str, np.ndarray]]) -> pd.DataFrame:
     rows = []
-    ours = Baseline(FLOW, (100,), "", study.codec.compress, study.codec.decompress)
-    for codec in (*baselines.lossless().values(), ours):
-        for name, image in photographs(_set_of(study, key)):
+    for codec in codecs:
+        for name, image in photos:
             found = codec.encode(image, codec.qualities[0])
             exact = bool(np.array_equal(codec.decode(found), image))
             row = {"codec": codec.name, "image": name, "bytes": len(found), "exact": exact}
@@ -180,36 +234,58 @@ def lossless(study: Study, key: str) -> pd.DataFrame:
 
 
 @measure(
+    "lossless_{}",
+    lambda study: [slug_of(study.images)],
+    sample=lambda study, key: _lossless(
+        list(baselines.lossless().values())[:1], photographs(_set_of(study, key))[:2]
+    ),
+    decides=lambda study, key: {"images": identity(_set_of(study, key)), "codecs": sorted(baselines.lossless())},
+)
+def lossless(study: Study, key: str) -> pd.DataFrame:
+    """Bits per pixel of files that give back every pixel: columns codec, image, bytes, bpp, exact."""
+    ours = Baseline(FLOW, (100,), "", study.codec.compress, study.codec.decompress)
+    return _lossless([*baselines.lossless().values(), ours], photographs(_set_of(study, key)))
+
+
+@measure(
     "reencoding_{}_{}",
     lambda study: [(slug_of(study.images), f"{quality:g}") for quality in study.settings.repeated],
     decides=lambda study, key: {"model": study.codec.id.hex(), "images": identity(_set_of(study, key[0]))},
-    volatile=("one pass seconds", "encode seconds", "decode seconds"),
+    sample=lambda study, key: evaluate.reencoding(
+        study.codec, photographs(_set_of(study, key[0]))[:1], [float(key[1])]
+    ),
+    volatile=("encode seconds", "decode seconds"),
 )
 def reencoding(study: Study, key: tuple[str, str]) -> pd.DataFrame:
     """`evaluate.reencoding` at one quality."""
     return evaluate.reencoding(study.codec, photographs(_set_of(study, key[0])), [float(key[1])])
 
 
-@measure(
-    "generations_{}",
-    lambda study: study.slugs(),
-    decides=lambda study, key: {"codec": study.named(key).name, "settings": study.named(key).settings,
-                                "generations": study.settings.generations, "start": START[study.parts],
-                                "images": identity(study.parts)},
-)  # fmt: skip
-def generations(study: Study, key: str) -> pd.DataFrame:
-    """`evaluate.generations` of one codec from one PSNR on, photograph by photograph."""
-    codec, found = study.named(key), []
+def _generations(study: Study, slug: str, most: int | None = None) -> pd.DataFrame:
+    codec, found = study.named(slug), []
     flow = study.codec if codec is study.flow else None
-    for name, image in study.unseen_photos(study.parts):
+    for name, image in study.unseen_photos(study.parts)[:most]:
         quality = evaluate.quality_at(codec, image, START[study.parts])
         found.append(evaluate.generations(codec, [(name, image)], quality, study.settings.generations, flow))
     return pd.concat(found, ignore_index=True)
 
 
 @measure(
+    "generations_{}",
+    lambda study: [slug for slug in study.slugs() if slug != "vvc"],  # takes too long
+    decides=lambda study, key: {"codec": study.named(key).name, "settings": study.named(key).settings,
+                                "generations": study.settings.generations, "start": START[study.parts],
+                                "images": identity(study.parts)},
+    sample=lambda study, key: _generations(study, key, 1),
+)  # fmt: skip
+def generations(study: Study, key: str) -> pd.DataFrame:
+    """`evaluate.generations` of one codec from one PSNR on, photograph by photograph."""
+    return _generations(study, key)
+
+
+@measure(
     "levels_{}",
-    lambda study: ["held_out" if study.images == "kodak" else slug_of(study.images)],
+    lambda study: [study.near],
     decides=lambda study, key: {"model": study.codec.id.hex(), "qualities": list(study.settings.qualities),
                                 "images": identity("held-out" if key == "held_out" else study.images)},
 )  # fmt: skip
@@ -218,7 +294,7 @@ def levels(study: Study, key: str) -> pd.DataFrame:
     quality, level (the top first), bits, estimate, bpp (of all levels together)."""
     rows = []
     for quality in study.settings.qualities:
-        for _, photo in photographs("held-out" if key == "held_out" else study.images):
+        for _, photo in study.near_photos():
             estimated = study.codec.estimate(photo, quality)
             parts = study.codec.levels(photo, quality)
             pixels = photo.shape[0] * photo.shape[1]
@@ -240,6 +316,16 @@ def published(study: Study) -> pd.DataFrame:
         similarity = points.get("ms-ssim-rgb", [float("nan")] * len(points["bpp"]))
         for bpp, psnr, ms_ssim in zip(points["bpp"], points["psnr-rgb"], similarity, strict=True):
             rows.append({"codec": name, "bpp": bpp, "psnr": psnr, "ms_ssim": ms_ssim})
+    return pd.DataFrame(rows)
+
+
+def quoted() -> pd.DataFrame:
+    """The points of `QUOTED`: columns codec, bpp, psnr."""
+    rows = [
+        {"codec": name, "bpp": bpp, "psnr": psnr}
+        for name, curve in QUOTED.items()
+        for bpp, psnr in zip(*curve, strict=True)
+    ]
     return pd.DataFrame(rows)
 
 

@@ -62,6 +62,7 @@ COLOURS: Mapping[str, str] = MappingProxyType(
         "AVIF": "#cc78bc",
         "HEVC": "#7b4fa3",
         "VVC": "#c44e52",
+        "JPEG XL": "#0173b2",
         # chapter 6: decoders, coders and sequences
         "HiFiC": "#0173b2",
         "teacher": "#0173b2",
