@@ -31,7 +31,6 @@ KNOWN: dict[str, set[str]] = {
     "circle": set(),
     "chapter": set(),
     "method": {
-        "coding/rans.py",
         "compression/bitstream.py",
         "faces/align.py",
         "faces/comb.py",
