@@ -233,6 +233,7 @@ def _presets(package: str) -> list[str]:
 def compare(stored: pd.DataFrame, again: pd.DataFrame, measure: Measure) -> str:
     """Where rows computed again differ from the stored ones at the same index; empty where they agree."""
     again = again if again.index.is_unique else again.reset_index(drop=True)
+    again = again.rename(columns=str)  # as a file names them
     if list(again.columns) != list(stored.columns):
         return f"the columns are {', '.join(map(str, again.columns))}, stored {', '.join(map(str, stored.columns))}"
     if not set(again.index) <= set(stored.index):
