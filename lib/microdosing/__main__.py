@@ -79,8 +79,8 @@ def read(path: Path) -> bytes:
 
 def _encode(arguments: argparse.Namespace) -> dict[str, Any]:
     from lib import config as configs
+    from lib import microdosing
     from lib.microdosing import codec as codecs
-    from lib.microdosing import fit, load_student
     from lib.vision import video
     from lib.vision.write import Output, told
 
@@ -92,7 +92,7 @@ def _encode(arguments: argparse.Namespace) -> dict[str, Any]:
         codecs.checked_bpp(arguments.bpp)
     out = Output(arguments.output, arguments.input)
     about = video.probe(arguments.input)
-    codec = codecs.load(arguments.preset, arguments.device)
+    codec = microdosing.load(arguments.preset, device=arguments.device)
     config = configs.load("06_microdosing", arguments.preset).student
     if arguments.fit_steps is not None:
         config = configs.override(config, {"train.steps": arguments.fit_steps})
@@ -110,7 +110,8 @@ def _encode(arguments: argparse.Namespace) -> dict[str, Any]:
     start = time.perf_counter()
     if not arguments.no_student:
         _say(f"distilling a student on {len(frames)} frames of {about.width} x {about.height} pixels ...")
-        student = fit(codec.model, frames, config, start=load_student(arguments.preset, None), device=arguments.device)
+        start_from = microdosing.load_student(arguments.preset, clip=None)
+        student = microdosing.fit(codec.model, frames, config, start=start_from, device=arguments.device)
         times["fit"] = time.perf_counter() - start
     options = {"bits": arguments.bits, "group": arguments.group}
     step = 1.0
@@ -154,14 +155,14 @@ def _timing(about: Info, stamps: list[Fraction]) -> tuple[Fraction, list[str]]:
 
 
 def _decode(arguments: argparse.Namespace) -> dict[str, Any]:
-    from lib.microdosing import codec as codecs
+    from lib import microdosing
     from lib.vision import video
     from lib.vision.write import Output
 
     video.check_suffix(arguments.output)
     out = Output(arguments.output, arguments.input)
     data = read(arguments.input)
-    codec = codecs.load(arguments.preset, arguments.device)
+    codec = microdosing.load(arguments.preset, device=arguments.device)
     header = codec.open(data).header
     _say(f"decoding {len(data)} bytes ...")
     start = time.perf_counter()

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from lib import video
 from lib.errors import UserError
-from lib.stills import heif_decode, heif_encode, jpeg_encode, pillow_decode
+from lib.vision import video
+from lib.vision.codecs import heif_decode, heif_encode, jpeg_encode, pillow_decode
 
 Still = tuple[Callable[[np.ndarray, int], bytes], Callable[[bytes], np.ndarray]]
 

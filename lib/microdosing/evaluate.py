@@ -5,6 +5,7 @@ Frames are uint8 ``(H, W, 3)``; rates are bytes of real streams, quality is that
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -12,12 +13,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from lib import metrics
 from lib.microdosing import baselines, side
 from lib.microdosing.codec import Codec, Weights
-from lib.microdosing.model import MicroRN, padded
+from lib.microdosing.model import padded
 from lib.microdosing.profile import profile, totals
 from lib.microdosing.stream import Stream
+from lib.microdosing.student import MicroRN
+from lib.vision import metrics
 
 LOSSLESS = 100.0  # dB: what identical frames count as, since means need a number
 PATCH = 64  # side of the patches of Frechet distances
@@ -40,6 +42,41 @@ def quality(frames: Iterable[np.ndarray], decoded: Iterable[np.ndarray], lpips: 
         similar = float(metrics.ms_ssim(x, y)) if min(frame.shape[:2]) > 160 else float("nan")
         rows.append((min(LOSSLESS, float(metrics.psnr(x, y))), similar, float(lpips(x, y))))
     return pd.DataFrame(rows, columns=["psnr", "ms_ssim", "lpips"])
+
+
+@torch.inference_mode()
+def distance(judge: metrics.Lpips, frame: np.ndarray, other: np.ndarray) -> float:
+    """LPIPS of two frames."""
+    return float(judge(to_tensor(frame), to_tensor(other)))
+
+
+_lpips = functools.cache(metrics.Lpips)  # reading the weights takes longer than a picture
+
+
+def judged(frame: np.ndarray, shown: Mapping[str, tuple[np.ndarray, float]]) -> pd.DataFrame:
+    """Decoded frames before several judges: LPIPS with AlexNet, which the teacher and its students were trained on,
+    and LPIPS with VGG16, which nobody was trained on.
+
+    Args:
+        shown: decoded frame and bytes by decoder.
+
+    Returns:
+        columns decoder, bytes, bpp, psnr (dB), lpips, lpips_vgg.
+    """
+    alex, vgg, rows = _lpips("alex"), _lpips("vgg"), []
+    for decoder, (other, size) in shown.items():
+        psnr = min(LOSSLESS, float(metrics.psnr(to_tensor(frame), to_tensor(other))))
+        row = {"decoder": decoder, "bytes": size, "bpp": 8 * size / (frame.shape[0] * frame.shape[1]), "psnr": psnr}
+        rows.append(row | {"lpips": distance(alex, frame, other), "lpips_vgg": distance(vgg, frame, other)})
+    return pd.DataFrame(rows)
+
+
+@torch.inference_mode()
+def without_residuals(codec: Codec, y_hat: Tensor, height: int, width: int) -> np.ndarray:
+    """The image of a latent by head and tail alone, uint8 ``(H, W, 3)``: the decoder that does nothing between."""
+    generator = codec.model.generator
+    x = generator.tail(generator.head(y_hat))[0, :, :height, :width]
+    return (x.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().contiguous().numpy()
 
 
 def patches(frames: Frames, most: int = 256) -> Tensor:
