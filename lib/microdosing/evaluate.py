@@ -298,3 +298,37 @@ def drift(codec: Codec, data: bytes, threads: int = 2) -> pd.DataFrame:
     return pd.DataFrame(
         [{"frame": i, "differing": float((d > 0).mean()), "largest": int(d.max())} for i, d in enumerate(differences)]
     )
+
+
+# -------------------------------------------------------------------------------------------------------- for intervals
+
+
+def paired(frame: pd.DataFrame, ours: str, theirs: str, column: str) -> np.ndarray:
+    """A measure of two decoders on the same frames: ``(N, 3)``, number of the sequence, ours, theirs.
+
+    Args:
+        frame: columns sequence, frame, decoder and ``column``.
+    """
+    wide = frame.pivot_table(index=["sequence", "frame"], columns="decoder", values=column)
+    number = wide.index.get_level_values("sequence").factorize()[0]
+    return np.column_stack([number, wide[ours], wide[theirs]])
+
+
+def worst_above(rows: np.ndarray) -> float:
+    """Per cent by which ours lies above theirs, means over frames, in the worst sequence; ``rows``: of `paired`."""
+    parts = [rows[rows[:, 0] == number] for number in np.unique(rows[:, 0])]
+    return float(max(100 * (part[:, 1].mean() / part[:, 2].mean() - 1) for part in parts))
+
+
+def worst_below(rows: np.ndarray) -> float:
+    """By how much ours lies below theirs, means over frames, in the worst sequence; ``rows``: of `paired`."""
+    parts = [rows[rows[:, 0] == number] for number in np.unique(rows[:, 0])]
+    return float(max((part[:, 2] - part[:, 1]).mean() for part in parts))
+
+
+def ratio_of_times(cost: pd.DataFrame) -> tuple[float, tuple[float, float]]:
+    """Decoding time of the student over the teacher's, and from best to worst if every stage had a quartile of its
+    times for its median: the student's all early and the teacher's all late, and the other way round."""
+    sums = cost.groupby("decoder")[["ms", "ms_low", "ms_high"]].sum()
+    mine, other = sums.loc["student"], sums.loc["teacher"]
+    return mine["ms"] / other["ms"], (mine["ms_low"] / other["ms_high"], mine["ms_high"] / other["ms_low"])
