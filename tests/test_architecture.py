@@ -19,7 +19,7 @@ NO_METHOD = {
     "baselines", "denoisers",
     "cases", "tables", "searches", "standard", "expression", "truth", "pictures", "real", "facenet",  # what is measured
     "people", "sources", "sequences", "images", "faces",  # the data of a chapter
-    "pipeline", "restorer", "profile",  # the tool that a chapter makes of its method
+    "diagrams", "distillation", "pipeline", "restorer", "profile",  # the tool that a chapter makes of its method
 }  # fmt: skip
 """Files of a chapter that train, measure, draw and run; all others say what the thesis says."""
 METHODS_MAY = {"lib.flows", "lib.coding", "lib.vision", "lib.checks", "lib.errors", "torch", "numpy"}
@@ -38,7 +38,6 @@ KNOWN: dict[str, set[str]] = {
         "faces/measures.py",
         "faces/stabilise.py",
         "microdosing/codec.py",
-        "microdosing/losses.py",
         "microdosing/model.py",
         "microdosing/motion.py",
         "microdosing/side.py",
@@ -50,10 +49,6 @@ KNOWN: dict[str, set[str]] = {
         "data/actors/renderer.py",
         "data/cache.py",
         "microdosing/codec.py: Codec",
-        "microdosing/model.py",
-        "microdosing/study.py",
-        "microdosing/study.py: Study",
-        "microdosing/tasks.py",
     },
 }
 
