@@ -92,7 +92,8 @@ class Study(store.Study):
         count, side = (2, 192) if self.small else (24, 256)
         found = (data.held_out_photos if self.small else data.kodak)(training_set)
         for name, image in found[:count]:
-            yield name, middle(image, side)
+            row, column = ((length - side) // 2 for length in image.shape[:2])
+            yield name, np.ascontiguousarray(image[row : row + side, column : column + side])
 
     def unseen(self, frame: pd.DataFrame) -> pd.DataFrame:
         """Without the photographs that the teacher was trained on."""
@@ -133,18 +134,6 @@ def most_detailed(image: np.ndarray, side: int) -> tuple[int, int]:
     sums = total[side:, side:] - total[:-side, side:] - total[side:, :-side] + total[:-side, :-side]
     row, column = np.unravel_index(np.argmax(sums[::8, ::8]), sums[::8, ::8].shape)
     return 8 * int(row), 8 * int(column)
-
-
-def middle(image: np.ndarray, side: int) -> np.ndarray:
-    """The middle of an image, at most ``side`` pixels each way."""
-    height, width = (min(side, length) for length in image.shape[:2])
-    row, column = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
-    return np.ascontiguousarray(image[row : row + height, column : column + width])
-
-
-def smallest(study: Study) -> list[str]:
-    """The sequence whose frames have the fewest pixels: for what takes minutes a sequence."""
-    return [min(study.clips, key=lambda clip: study.frames(clip)[0].size)]
 
 
 def spaced(frames: Sequence[np.ndarray], count: int) -> list[int]:

@@ -18,7 +18,6 @@ from lib.microdosing.cases import (
     SINGLE,
     Study,
     clips_of,
-    smallest,
     strip,
 )
 from lib.microdosing.stream import Stream
@@ -117,7 +116,7 @@ def _group(study: Study, clip: str) -> int:
 
 
 @measure(
-    "parts_{}", smallest, models=_video_models,
+    "parts_{}", clips_of, models=_video_models,
     decides=lambda study, key: study.sequence(key) | {"steps": study.video_steps, "count": _group(study, key),
                                                       "bits": BITS},
 )  # fmt: skip

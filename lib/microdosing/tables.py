@@ -8,7 +8,7 @@ import torch
 
 from lib import data
 from lib.microdosing import baselines, evaluate, side
-from lib.microdosing.cases import BITS, STUDENT, TEACHER, Study, clips_of, middle, spaced
+from lib.microdosing.cases import BITS, STUDENT, TEACHER, Study, clips_of, spaced
 from lib.microdosing.experiments import ablated
 from lib.microdosing.model import HiFiC
 from lib.microdosing.profile import profile
@@ -35,8 +35,8 @@ VARIANTS = {
 """`lib.microdosing.experiments.ABLATIONS` and their names in tables."""
 FRAMES_OF_CHANGE = 20  # of a sequence, one after the other, for what changes from frame to frame
 AMORTISED = tuple(int(n) for n in np.unique(np.geomspace(1, 2000, 45).round()))
-SIDE = 256  # pixels
-JUDGED = 6  # frames of a sequence, at most the middle 256 pixels of each
+PROFILE_SIDE = 256  # pixels
+JUDGED = 6  # frames of a sequence
 NOTHING = "nothing in its place"  # the generator without any residual network
 
 
@@ -89,7 +89,7 @@ def judged_stills(study: Study) -> pd.DataFrame:
 
 
 def _profile_decides(study: Study) -> dict:
-    side_, repeats = (64, 2) if study.small else (SIDE, 9)
+    side_, repeats = (64, 2) if study.small else (PROFILE_SIDE, 9)
     sizes = {"published": study.published(), "preset": (study.settings.base.model, study.settings.student.micro)}
     return {name: [part.model_dump() for part in pair] for name, pair in sizes.items()} | {
         "side": side_, "repeats": repeats}  # fmt: skip
@@ -104,7 +104,7 @@ def cost(study: Study) -> pd.DataFrame:
     Returns:
         its columns, and model ("published" or "preset") and threads.
     """
-    length, repeats = (64, 2) if study.small else (SIDE, 9)
+    length, repeats = (64, 2) if study.small else (PROFILE_SIDE, 9)
     sizes = {"published": study.published(), "preset": (study.settings.base.model, study.settings.student.micro)}
     parts, before = [], torch.get_num_threads()
     torch.set_num_threads(2)
@@ -151,16 +151,16 @@ def table(study: Study, key: str) -> pd.DataFrame:
 
 
 @measure("judged_{}", clips_of, models=lambda study, key: (TEACHER, f"distilled_{key}", "generic"),
-         decides=lambda study, key: study.sequence(key) | {"frames": JUDGED, "bits": BITS, "side": SIDE})  # fmt: skip
+         decides=lambda study, key: study.sequence(key) | {"frames": JUDGED, "bits": BITS})  # fmt: skip
 def judged(study: Study, key: str) -> pd.DataFrame:
-    """`evaluate.judged` of the middles of frames, step 1: teacher, students, HEVC intra in the student's bytes, and the
+    """`evaluate.judged` of frames of a sequence, step 1: teacher, students, HEVC intra in the student's bytes, and the
     generator with nothing in place of its residual network. A row a frame and decoder."""
     frames, rows, codec = study.frames(key), [], study.codec
     pupils = {STUDENT: study.student(key), "student of photographs": (study.models["generic"], BITS)}
     share = evaluate.side_bytes(*pupils[STUDENT]) / len(frames)
     weights = {TEACHER: None} | {name: evaluate.weights_of(codec, *pair) for name, pair in pupils.items()}
     for number in spaced(frames, min(JUDGED, len(frames))):
-        image = middle(frames[number], SIDE)
+        image = frames[number]
         found = codec.compress_sequence([image])
         (y_hat,) = evaluate.latents_of(codec, found)
         with torch.inference_mode():
