@@ -160,7 +160,9 @@ def judges(frame: pd.DataFrame) -> Drawn:
     fig, axes = plt.subplots(1, len(clips), figsize=plotting.size(2.6), squeeze=False, sharey=True)
     rows = []
     for ax, clip in zip(axes[0], clips, strict=True):
-        wide = frame[frame["sequence"] == clip].pivot_table(index="frame", columns="decoder", sort=False)
+        wide = frame[frame["sequence"] == clip].pivot_table(
+            index="frame", columns="decoder", values=["lpips", "lpips_vgg"], sort=False
+        )
         for number, decoder in enumerate(decoders):
             for shift, (judge, hatch) in zip((-0.2, 0.2), (("lpips", ""), ("lpips_vgg", "///")), strict=True):
                 ratio = 100 * (wide[judge][decoder] / wide[judge]["teacher"] - 1)
