@@ -223,7 +223,7 @@ def test_the_drawings():
             {"sequence": c, "frame": n, "decoder": d, "lpips": 0.1 + rng.random(), "lpips_vgg": 0.2 + rng.random()}
             for c in clips
             for n in range(3)
-            for d in ("teacher", "student", "HEVC intra")
+            for d in ("teacher", "student", "student of photographs", tables.NOTHING, "HEVC intra")
         ]
     )
     shares = figures.stage_shares(stages, {"published": "published width"})

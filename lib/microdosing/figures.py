@@ -156,7 +156,8 @@ def video_parts(frames: Mapping[str, pd.DataFrame]) -> Drawn:
 def judges(frame: pd.DataFrame) -> Drawn:
     """How the verdict depends on the judge: columns sequence, frame, decoder, lpips, lpips_vgg."""
     clips = list(dict.fromkeys(frame["sequence"]))
-    decoders = [name for name in dict.fromkeys(frame["decoder"]) if name != "teacher"]
+    painted = {"student": "student", "student of photographs": "photographs", "HEVC intra": "HEVC intra"}
+    decoders = [name for name in painted if name in set(frame["decoder"])]  # what does nothing is off every scale
     fig, axes = plt.subplots(1, len(clips), figsize=plotting.size(2.6), squeeze=False, sharey=True)
     rows = []
     for ax, clip in zip(axes[0], clips, strict=True):
@@ -167,7 +168,7 @@ def judges(frame: pd.DataFrame) -> Drawn:
             for shift, (judge, hatch) in zip((-0.2, 0.2), (("lpips", ""), ("lpips_vgg", "///")), strict=True):
                 ratio = 100 * (wide[judge][decoder] / wide[judge]["teacher"] - 1)
                 error = 1.96 * float(ratio.std()) / np.sqrt(len(ratio)) if len(ratio) > 1 else 0.0
-                paint = plotting.colour({"student of photographs": "photographs"}.get(decoder, decoder))
+                paint = plotting.colour(painted[decoder])
                 ax.bar(number + shift, ratio.mean(), 0.38, yerr=error, color=paint, hatch=hatch, edgecolor="white",
                        error_kw={"linewidth": 0.8})  # fmt: skip
                 rows.append({"sequence": clip, "decoder": decoder, "judge": METRICS[judge], "above": ratio.mean(),
