@@ -150,7 +150,7 @@ def video_parts(frames: Mapping[str, pd.DataFrame]) -> Drawn:
 @declare_figure(
     "judges",
     "Two judges, relative to the teacher: LPIPS-Alex, on which teacher and students were trained, and LPIPS-VGG, on "
-    "which nobody was; {frames} frames a sequence, HEVC intra in the student's bytes, bars: 95 % of the mean; "
+    "which nobody was; {frames} frames a sequence, HEVC intra in the student's bytes, bars: 1.96 standard errors; "
     + ON_CLIPS,
 )
 def judges(frame: pd.DataFrame) -> Drawn:
