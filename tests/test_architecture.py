@@ -22,6 +22,7 @@ NO_METHOD = {
     "people", "sources", "sequences", "images", "faces",  # the data of a chapter
     "pipeline", "restorer", "profile",  # the tool that a chapter makes of its method
     "schematics", "exercises",  # what a notebook shows and asks besides its results
+    "diagrams", "distillation", "pipeline", "restorer", "profile",  # the tool that a chapter makes of its method
 }  # fmt: skip
 """Files of a chapter that train, measure, draw and run; all others say what the thesis says."""
 METHODS_MAY = {"compressai", "lib.flows", "lib.coding", "lib.vision", "lib.checks", "lib.errors", "torch", "numpy"}
@@ -39,8 +40,6 @@ KNOWN: dict[str, set[str]] = {
         "faces/measures.py",
         "faces/stabilise.py",
         "microdosing/codec.py",
-        "microdosing/losses.py",
-        "microdosing/model.py",
         "microdosing/motion.py",
         "microdosing/side.py",
         "restoration/degradations.py",
@@ -51,10 +50,6 @@ KNOWN: dict[str, set[str]] = {
         "data/actors/renderer.py",
         "data/cache.py",
         "microdosing/codec.py: Codec",
-        "microdosing/model.py",
-        "microdosing/study.py",
-        "microdosing/study.py: Study",
-        "microdosing/tasks.py",
     },
 }
 

@@ -23,7 +23,6 @@ from lib.microdosing.model import (
     Generator,
     HiFiC,
     HyperPrior,
-    MicroRN,
     gaussian_cdfs,
     parameters,
     scale_table,
@@ -31,6 +30,7 @@ from lib.microdosing.model import (
 from lib.microdosing.motion import MotionPrior
 from lib.microdosing.profile import multiplications
 from lib.microdosing.stream import Stream
+from lib.microdosing.student import MicroRN
 from lib.microdosing.tasks import coded
 
 TRAIN = {"steps": 2, "batch_size": 2, "lr": 1e-3}

@@ -13,15 +13,17 @@ import torch
 from test_microdosing import MICRO, TRAIN, clip, tiny_codec, tiny_student
 
 from lib import config as configs
-from lib import data, metrics, microdosing, paths, training, video
+from lib import data, microdosing, paths, training
 from lib.errors import UserError, command_line
 from lib.microdosing import __main__ as command
-from lib.microdosing import baselines, evaluate, losses, sequences, tasks
-from lib.microdosing import codec as codecs
+from lib.microdosing import baselines, distillation, evaluate, experiments, losses, sequences, tasks
 from lib.microdosing.codec import Codec
 from lib.microdosing.config import RateConfig, StudentConfig
+from lib.microdosing.model import HiFiC
 from lib.microdosing.profile import STAGES, profile, totals
 from lib.microdosing.stream import Stream
+from lib.training.registry import build_task
+from lib.vision import metrics, video
 
 CHAIN = ("base", "teacher", "generic", "distilled_carphone", "motion")
 
@@ -45,7 +47,7 @@ def chain(tmp_path_factory):
 
 
 def test_trained_models_are_found_and_code(chain):
-    codec, student = microdosing.load("smoke"), microdosing.load_student("smoke", "carphone")
+    codec, student = microdosing.load("smoke"), microdosing.load_student("smoke", clip="carphone")
     assert codec.motion is not None
     frames = [frame[:64, :64] for frame in sequences.frames("carphone", configs.load("06_microdosing", "smoke")
                                                             .sequences["carphone"])]  # fmt: skip
@@ -72,22 +74,24 @@ def test_what_is_not_trained_says_how(monkeypatch, tmp_path):
 
 
 def test_every_ablation_is_another_config():
-    names = [name for name in tasks.ABLATIONS if name != "from_photographs"]  # that one differs in its first weights
+    names = [
+        name for name in experiments.ABLATIONS if name != "from_photographs"
+    ]  # that one differs in its first weights
     for preset in ("smoke", "laptop", "full"):
         chapter = configs.load("06_microdosing", preset)
-        hashes = {configs.config_hash(tasks.ablated(chapter.ablation, name)) for name in names}
+        hashes = {configs.config_hash(experiments.ablated(chapter.ablation, name)) for name in names}
         assert len(hashes) >= len(names) - 1  # one_block is the reference where there is one
 
 
 def test_students_of_sequences_start_from_the_student_of_photographs(chain):
     chapter = configs.load("06_microdosing", "smoke")
-    generic = tasks.trained(tasks.make("generic", chapter)).student.state_dict()
+    generic = tasks.trained("generic", chapter).student.state_dict()
     for name, same in (("distilled_carphone", True), ("ablation_from_photographs", True), ("truth_carphone", False)):
-        task = tasks.make(name, chapter)
+        task = build_task("microdosing", name, chapter)
         task.initialise(None)
         equal = [torch.equal(tensor, generic[key]) for key, tensor in task.student.state_dict().items()]
         assert all(equal) == same
-    untaught = tasks.make("truth_carphone", chapter).config
+    untaught = build_task("microdosing", "truth_carphone", chapter).config
     assert untaught.features == 0 and untaught.frames == 1
 
 
@@ -95,7 +99,7 @@ def test_laptop_student_is_twenty_times_smaller():
     chapter = configs.load("06_microdosing", "laptop")
     model = chapter.base.model
     with torch.device("meta"):
-        generator = microdosing.codec.HiFiC(model).generator
+        generator = HiFiC(model).generator
     count = sum(parameter.numel() for parameter in generator.parameters())
     residual = sum(parameter.numel() for parameter in generator.residual.parameters())
     shapes = microdosing.MicroRN.shapes(16 * model.width, chapter.student.micro)
@@ -120,7 +124,7 @@ def test_fit_learns_the_teachers_residuals(codec):
     settings = {"micro": MICRO.model_dump(), "features": 1.0, "mse": 0.01, "lpips": 0.0, "frames": 0.0, "crop": 64}
     config = StudentConfig.model_validate(settings | {"train": TRAIN | {"steps": 60, "lr": 1e-2}})
     frames = clip(4)
-    student = tasks.fit(codec.model, frames, config, quiet=True)
+    student = distillation.fit(codec.model, frames, config, quiet=True)
     with torch.no_grad():
         x = torch.cat([torch.nn.functional.pad(codec._tensor(frame), (0, 38, 0, 58)) for frame in frames])
         h = codec.model.generator.head(tasks.coded(codec.model, x)[0])
@@ -230,13 +234,49 @@ def test_video_codecs_come_near_their_budget(name):
     assert sum(sizes) < 16000 and np.abs(decoded[3].astype(int) - frames[3]).mean() < 12
 
 
+def test_x264_is_named_at_the_same_quality():
+    frames = clip(8, 64, 96)
+    low, high = (baselines.at_quality(frames, psnr) for psnr in (28.0, 36.0))
+    assert 28 <= low["psnr"] < high["psnr"] and 36 <= high["psnr"]
+    assert low["bytes"] < high["bytes"] and low["crf"] > high["crf"]
+
+
+def test_judges_agree_on_the_frame_itself_and_differ_elsewhere(codec):
+    frame = clip(1, 64, 96)[0]
+    found = evaluate.judged(frame, {"itself": (frame, 10), "flat": (np.full_like(frame, 128), 10)}).set_index("decoder")
+    assert found.loc["itself", ["lpips", "lpips_vgg"]].tolist() == [0, 0] and found.loc["itself", "psnr"] == 100
+    assert (found.loc["flat", ["lpips", "lpips_vgg"]] > 0.1).all() and found.loc["flat", "bpp"] == 80 / (64 * 96)
+
+
+def test_the_decoder_that_does_nothing_is_head_and_tail(codec):
+    (y_hat,) = evaluate.latents_of(codec, codec.compress_sequence(clip(1)))
+    nothing = {name: torch.zeros_like(t) for name, t in tiny_student().folded().items()}
+    with torch.inference_mode():
+        np.testing.assert_array_equal(
+            evaluate.without_residuals(codec, y_hat, 70, 90), codec.image(y_hat, nothing, 70, 90)
+        )
+
+
+def test_worst_sequence_and_ratio_of_times():
+    frame = pd.DataFrame(
+        [{"sequence": s, "frame": n, "decoder": d, "x": v} for s, a, b in (("a", 2.0, 1.0), ("b", 1.0, 2.0))
+         for n in (0, 1) for d, v in (("ours", a), ("theirs", b))]
+    )  # fmt: skip
+    rows = evaluate.paired(frame, "ours", "theirs", "x")
+    assert rows.shape == (4, 3) and evaluate.worst_above(rows) == pytest.approx(100)
+    assert evaluate.worst_below(rows) == pytest.approx(1)
+    cost = pd.DataFrame({"decoder": ["student", "teacher"], "ms": [1.0, 2], "ms_low": [0.5, 1], "ms_high": [2.0, 4]})
+    value, (low, high) = evaluate.ratio_of_times(cost)
+    assert value == 0.5 and (low, high) == (0.125, 2.0)
+
+
 # -------------------------------------------------------------------------------------------------------- command line
 
 
 @pytest.fixture
 def run(codec, monkeypatch, tmp_path, capsys):
     """``run("encode", …)`` is the command with the tiny codec: (exit code, stdout, stderr)."""
-    monkeypatch.setattr(codecs, "load", lambda preset, device: codec)
+    monkeypatch.setattr(microdosing, "load", lambda preset, *, device: codec)
     monkeypatch.chdir(tmp_path)
     video.write(Path("in.mp4"), clip(4, 64, 96), 25, crf=1)
 
@@ -258,6 +298,7 @@ def test_encode_info_decode(run, tmp_path):
     assert code == 0, err
     report, data = json.loads(out), (tmp_path / "x.mdc").read_bytes()
     assert report["bytes"] == len(data) and report["frames"] == 4 and "distilling" in err
+    assert report["x264_psnr"] >= report["psnr"] - 0.5 and report["times_x264"] > 0 and "demonstrator" in err
     assert 0 < report["side_information_bytes"] == Stream(data).header.side
     code, out, _ = run("info", "x.mdc", "--json")
     info = json.loads(out)

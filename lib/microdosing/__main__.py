@@ -22,6 +22,7 @@ from lib.errors import UserError, command_line, command_parser, explain_os_error
 if TYPE_CHECKING:
     from lib.vision.video import Info
 
+GROUP = 30  # frames from key frame to key frame, where the preset has networks for what lies between
 MOST_MEMORY = 2**32  # bytes of the frames of a sequence
 
 
@@ -41,12 +42,13 @@ def _arguments() -> argparse.Namespace:
 
     encode = command(
         "encode",
-        "A video to a stream; a student is distilled on it and travels along. A stream holds pictures at a constant "
-        "rate: sound and variable time stamps are left out, and named. HDR is refused.",
+        "A video to a stream; a student is distilled on it and travels along. A demonstrator of the chapter's idea, no "
+        "replacement for a video codec: what x264 needs for the same PSNR is named beside the result. A stream holds "
+        "pictures at a constant rate: sound and variable time stamps are left out, and named. HDR is refused.",
     )
     encode.add_argument("--bpp", type=float, metavar="B", help="most bits per pixel, the student's weights included")
     encode.add_argument("--bits", type=int, default=8, help="of the student's weights, 2..8 (default 8)")
-    encode.add_argument("--group", type=int, default=1, help="frames from key frame to key frame (default 1: all are)")
+    encode.add_argument("--group", type=int, help=f"frames from key frame to key frame (default {GROUP}; 1: all)")
     encode.add_argument("--frames", type=int, help="only so many frames (default all)")
     encode.add_argument("--fit-steps", type=int, metavar="N", help="of the student's training (default: the preset's)")
     encode.add_argument("--no-student", action="store_true", help="the teacher itself decodes")
@@ -79,20 +81,21 @@ def read(path: Path) -> bytes:
 
 def _encode(arguments: argparse.Namespace) -> dict[str, Any]:
     from lib import config as configs
+    from lib import microdosing
+    from lib.microdosing import baselines
     from lib.microdosing import codec as codecs
-    from lib.microdosing import fit, load_student
     from lib.vision import video
     from lib.vision.write import Output, told
 
     if arguments.frames is not None and arguments.frames < 1:
         raise UserError(f"--frames is {arguments.frames}, it must be at least 1")
     codecs.checked_bits(arguments.bits)  # all of this before the work
-    codecs.checked_group(arguments.group)
+    codecs.checked_group(GROUP if arguments.group is None else arguments.group)
     if arguments.bpp is not None:
         codecs.checked_bpp(arguments.bpp)
     out = Output(arguments.output, arguments.input)
     about = video.probe(arguments.input)
-    codec = codecs.load(arguments.preset, arguments.device)
+    codec = microdosing.load(arguments.preset, device=arguments.device)
     config = configs.load("06_microdosing", arguments.preset).student
     if arguments.fit_steps is not None:
         config = configs.override(config, {"train.steps": arguments.fit_steps})
@@ -110,9 +113,11 @@ def _encode(arguments: argparse.Namespace) -> dict[str, Any]:
     start = time.perf_counter()
     if not arguments.no_student:
         _say(f"distilling a student on {len(frames)} frames of {about.width} x {about.height} pixels ...")
-        student = fit(codec.model, frames, config, start=load_student(arguments.preset, None), device=arguments.device)
+        start_from = microdosing.load_student(arguments.preset, clip=None)
+        student = microdosing.fit(codec.model, frames, config, start=start_from, device=arguments.device)
         times["fit"] = time.perf_counter() - start
-    options = {"bits": arguments.bits, "group": arguments.group}
+    group = arguments.group if arguments.group is not None else 1 if codec.motion is None else GROUP
+    options = {"bits": arguments.bits, "group": group}
     step = 1.0
     if arguments.bpp is not None:
         _say(f"looking for the quantiser step for {arguments.bpp:g} bpp ...")
@@ -126,13 +131,22 @@ def _encode(arguments: argparse.Namespace) -> dict[str, Any]:
         for decoded, frame in zip(codec.decompress_sequence(data), frames, strict=True)
     ]
     out.write(data)
+    psnr = float(np.mean(10 * np.log10(255**2 / np.maximum(error, 1e-9))))
+    beside = baselines.at_quality(frames, psnr, rate)
+    _say(
+        f"a demonstrator: {len(data):,} bytes at {psnr:.1f} dB, {len(data) / beside['bytes']:.1f} times what x264 "
+        f"needs ({beside['bytes']:,} bytes at {beside['psnr']:.1f} dB)"
+    )
     return {
         "bytes": len(data),
         "bpp": round(8 * len(data) / (about.width * about.height * len(frames)), 5),
         "frames": len(frames),
         "side_information_bytes": codec.open(data).header.side,
         "step": step,
-        "psnr": round(float(np.mean(10 * np.log10(255**2 / np.maximum(error, 1e-9)))), 3),
+        "psnr": round(psnr, 3),
+        "x264_bytes": beside["bytes"],
+        "x264_psnr": round(beside["psnr"], 3),
+        "times_x264": round(len(data) / beside["bytes"], 2),
         "seconds": {name: round(value, 2) for name, value in times.items()},
         **told(about.notes[0], dropped),
     }
@@ -154,14 +168,14 @@ def _timing(about: Info, stamps: list[Fraction]) -> tuple[Fraction, list[str]]:
 
 
 def _decode(arguments: argparse.Namespace) -> dict[str, Any]:
-    from lib.microdosing import codec as codecs
+    from lib import microdosing
     from lib.vision import video
     from lib.vision.write import Output
 
     video.check_suffix(arguments.output)
     out = Output(arguments.output, arguments.input)
     data = read(arguments.input)
-    codec = codecs.load(arguments.preset, arguments.device)
+    codec = microdosing.load(arguments.preset, device=arguments.device)
     header = codec.open(data).header
     _say(f"decoding {len(data)} bytes ...")
     start = time.perf_counter()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import tempfile
 from collections.abc import Callable
@@ -10,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from lib import video
 from lib.errors import UserError
-from lib.stills import heif_decode, heif_encode, jpeg_encode, pillow_decode
+from lib.vision import video
+from lib.vision.codecs import heif_decode, heif_encode, jpeg_encode, pillow_decode
 
 Still = tuple[Callable[[np.ndarray, int], bytes], Callable[[bytes], np.ndarray]]
 
@@ -72,6 +73,51 @@ def sequence(
             if done.returncode:
                 raise UserError(f"ffmpeg failed: {' '.join(done.stderr.decode(errors='replace').split())[:300]}")
         return list(video.read(target)), packet_sizes(target)
+
+
+def at_quality(
+    frames: list[np.ndarray], psnr: float, rate: Fraction = Fraction(25), group: int = 250, *, probe: int = 48
+) -> dict[str, float]:
+    """What x264 (preset slow, 4:4:4) needs for ``frames`` at a mean PSNR of at least ``psnr`` dB.
+
+    The coarsest quality that reaches it is looked for on the first ``probe`` frames; then all are encoded.
+
+    Returns:
+        ``bytes`` of the file, ``psnr`` (mean over frames), ``crf``.
+
+    Raises:
+        UserError: ffmpeg fails.
+    """
+    low, high, few = 0, 51, frames[:probe]
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if _x264(few, middle, rate, group)["psnr"] >= psnr else (low, middle - 1)
+    return _x264(frames, low, rate, group)
+
+
+def _x264(frames: list[np.ndarray], crf: int, rate: Fraction, group: int) -> dict[str, float]:
+    """x264 at a constant rate factor: bytes of the file, mean PSNR in dB, crf."""
+    import imageio_ffmpeg
+
+    height, width = frames[0].shape[:2]
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "out.mp4"
+        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-y", "-f", "rawvideo", "-pix_fmt", "rgb24"]
+        command += ["-s", f"{width}x{height}", "-r", str(rate), "-i", "-", "-pix_fmt", "yuv444p", "-c:v", "libx264"]
+        command += ["-preset", "slow", "-crf", str(crf), "-g", str(group), str(target)]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+        with contextlib.suppress(BrokenPipeError):  # ffmpeg says why below
+            for frame in frames:
+                process.stdin.write(np.ascontiguousarray(frame))
+        _, said = process.communicate()
+        if process.returncode:
+            raise UserError(f"ffmpeg failed: {' '.join(said.decode(errors='replace').split())[:300]}")
+        errors = [
+            np.square(decoded.astype(np.float64) - frame).mean()
+            for decoded, frame in zip(video.read(target), frames, strict=True)
+        ]
+        found = 10 * np.log10(255**2 / np.maximum(errors, 1e-9))
+        return {"bytes": target.stat().st_size, "psnr": float(found.mean()), "crf": crf}
 
 
 def packet_sizes(path: Path) -> list[int]:

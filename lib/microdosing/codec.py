@@ -36,11 +36,11 @@ from lib.microdosing.model import (
     STRIDE,
     HiFiC,
     HyperPrior,
-    MicroRN,
     padded,
 )
 from lib.microdosing.motion import MotionPrior
 from lib.microdosing.stream import NO_MOTION, Header, Stream
+from lib.microdosing.student import MicroRN
 
 Weights = dict[str, Tensor]
 
@@ -355,19 +355,3 @@ def _motion_identity(model: bytes, motion: MotionPrior) -> bytes:
             kind = "<f4" if tensor.is_floating_point() else "<i4"
             digest.update(name.encode() + tensor.cpu().contiguous().numpy().astype(kind).tobytes())
     return digest.digest()[:8]
-
-
-def load(preset: str = "laptop", device: str = "cpu", seed: int = 0) -> Codec:
-    """The codec of a preset, ready to use; with motion networks where they are trained.
-
-    Raises:
-        UserError: no such preset; nothing is trained for it: says how to.
-    """
-    from lib import checkpoints
-    from lib.microdosing.tasks import make, trained
-
-    chapter = configs.load("06_microdosing", preset)
-    model = trained(make("teacher", chapter, seed)).model
-    task = make("motion", chapter, seed)
-    motion = trained(task).motion if checkpoints.find(task) else None
-    return Codec(model, motion, device)

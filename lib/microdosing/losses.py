@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import functools
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lib.metrics import Lpips
-from lib.microdosing.config import RateConfig
+from lib.vision.metrics import Lpips
+
+if TYPE_CHECKING:
+    from lib.microdosing.config import RateConfig
 
 GREY_LEVELS = 255.0**2  # squared errors count on the scale 0..255
 

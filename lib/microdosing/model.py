@@ -1,4 +1,4 @@
-"""HiFiC (Mentzer et al. 2020) at any width, and the MicroRN that takes the place of its residual network.
+"""HiFiC (Mentzer et al. 2020) at any width: the teacher.
 
     x -> encoder -> y -> [hyper-prior: mean, scale] -> rounded -> y_hat -> head -> h -> residual blocks -> r
                                                                            |                               |
@@ -6,7 +6,7 @@
                                                                                            v
                                                                                           tail -> x_hat
 
-The thesis (section 6) replaces "residual blocks" by ``MicroRN(h)``; encoder, head and tail stay those of the teacher.
+Microdosing replaces "residual blocks" by the student of `lib.microdosing.student`; encoder, head and tail stay.
 Images are floats ``(N, 3, H, W)`` in [0, 1]; sides of what enters `HiFiC` are multiples of `MULTIPLE`.
 """
 
@@ -16,7 +16,7 @@ import functools
 import hashlib
 import json
 import math
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -27,13 +27,15 @@ from torch.nn.utils.parametrizations import spectral_norm
 from lib.coding import exact
 from lib.coding.tables import SMALLEST_SCALE, cumulative, gaussian_cdfs, scale_table
 from lib.errors import UserError
-from lib.microdosing.config import MicroConfig, ModelConfig
+
+if TYPE_CHECKING:
+    from lib.microdosing.config import ModelConfig
 
 STRIDE = 16  # pixels of one position of y
 MULTIPLE = 64  # pixels of one position of z
 SPREAD = 5.0  # of y at the start: with PyTorch's own it is 0.4, and rounding to whole numbers would leave nothing
 HYPER_WIDEST = 63  # K of the hyper-latent's tables
-VERSION = 1  # of what the decoder computes
+VERSION = 1  # of what the decoder computes; streams name it
 
 
 class ChannelNorm(nn.Module):
@@ -56,7 +58,8 @@ class ChannelNorm(nn.Module):
         return y.permute(0, 3, 1, 2)
 
 
-def _conv(c_in: int, c_out: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+def conv(c_in: int, c_out: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+    """A convolution that keeps the size, up to its stride."""
     return nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2)
 
 
@@ -68,11 +71,11 @@ class Encoder(nn.Sequential):
     """``(N, 3, H, W)`` -> y ``(N, latent, H / 16, W / 16)``."""
 
     def __init__(self, width: int, latent: int) -> None:
-        layers: list[nn.Module] = [_conv(3, width, 7), ChannelNorm(width), nn.ReLU()]
+        layers: list[nn.Module] = [conv(3, width, 7), ChannelNorm(width), nn.ReLU()]
         for level in range(4):
             c_in, c_out = width << level, width << level + 1
-            layers += [_conv(c_in, c_out, 3, 2), ChannelNorm(c_out), nn.ReLU()]
-        super().__init__(*layers, _conv(16 * width, latent, 3))
+            layers += [conv(c_in, c_out, 3, 2), ChannelNorm(c_out), nn.ReLU()]
+        super().__init__(*layers, conv(16 * width, latent, 3))
         with torch.no_grad():
             self[-1].weight.mul_(SPREAD)
 
@@ -86,7 +89,7 @@ class ResidualBlock(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            _conv(channels, channels, 3), ChannelNorm(channels), nn.ReLU(), _conv(channels, channels, 3),
+            conv(channels, channels, 3), ChannelNorm(channels), nn.ReLU(), conv(channels, channels, 3),
             ChannelNorm(channels),
         )  # fmt: skip
         # starts as the identity: nine random blocks would bury the head's features under nine times their variance
@@ -105,13 +108,13 @@ class Generator(nn.Module):
     def __init__(self, width: int, latent: int, blocks: int) -> None:
         super().__init__()
         inner = 16 * width
-        self.head = nn.Sequential(ChannelNorm(latent), _conv(latent, inner, 3), ChannelNorm(inner))
+        self.head = nn.Sequential(ChannelNorm(latent), conv(latent, inner, 3), ChannelNorm(inner))
         self.residual = nn.Sequential(*(ResidualBlock(inner) for _ in range(blocks)))
         layers: list[nn.Module] = []
         for level in range(4, 0, -1):
             c_out = width << level - 1
             layers += [_up(width << level, c_out, 3), ChannelNorm(c_out), nn.ReLU()]
-        self.last = nn.Sequential(*layers, _conv(width, 3, 7))
+        self.last = nn.Sequential(*layers, conv(width, 3, 7))
 
     def tail(self, features: Tensor) -> Tensor:
         """Features ``(N, 16 width, h, w)`` -> image, not clipped."""
@@ -127,7 +130,7 @@ class Discriminator(nn.Module):
 
     def __init__(self, latent: int, width: int) -> None:
         super().__init__()
-        self.condition = nn.Sequential(spectral_norm(_conv(latent, 12, 3)), nn.LeakyReLU(0.2))
+        self.condition = nn.Sequential(spectral_norm(conv(latent, 12, 3)), nn.LeakyReLU(0.2))
         layers: list[nn.Module] = []
         channels = [15, width, 2 * width, 4 * width, 8 * width]
         for c_in, c_out, stride in zip(channels, channels[1:], (2, 2, 2, 1), strict=False):
@@ -176,13 +179,13 @@ class HyperPrior(nn.Module):
         from compressai.entropy_models import EntropyBottleneck
 
         self.analysis = nn.Sequential(
-            _conv(latent, channels, 3), nn.ReLU(), _conv(channels, channels, 5, 2), nn.ReLU(),
-            _conv(channels, channels, 5, 2),
+            conv(latent, channels, 3), nn.ReLU(), conv(channels, channels, 5, 2), nn.ReLU(),
+            conv(channels, channels, 5, 2),
         )  # fmt: skip
         self.means, self.scales = (
             nn.Sequential(
                 _up(channels, channels, 5), nn.ReLU(), _up(channels, channels, 5), nn.ReLU(),
-                _conv(channels, latent, 3),
+                conv(channels, latent, 3),
             )
             for _ in range(2)
         )  # fmt: skip
@@ -350,111 +353,6 @@ def padded(x: Tensor, multiple: int = MULTIPLE) -> Tensor:
     """Right and lower border repeated until both sides are multiples."""
     height, width = x.shape[2:]
     return F.pad(x, (0, -width % multiple, 0, -height % multiple), mode="replicate")
-
-
-# ------------------------------------------------------------------------------------------------------------- MicroRN
-
-
-class DegradationAwareConv(nn.Module):
-    """Degradation-aware convolution of DASR (Wang et al. 2021), its vector r being a learned code of the sequence.
-
-    ::
-
-        F --depth-wise 3x3 with k(r)-- LReLU -- 1x1 --+-- out        k(r) = V2 LReLU(V1 r)
-        |                                             |
-        +------ times sigmoid(W2 LReLU(W1 r)) --------+
-    """
-
-    def __init__(self, channels: int, code: int) -> None:
-        super().__init__()
-        self.kernel = nn.Sequential(
-            nn.Linear(code, code, bias=False), nn.LeakyReLU(0.1), nn.Linear(code, 9 * channels, bias=False)
-        )
-        self.attention = nn.Sequential(
-            nn.Linear(code, code // 8, bias=False), nn.LeakyReLU(0.1), nn.Linear(code // 8, channels, bias=False)
-        )
-        self.mix = nn.Conv2d(channels, channels, 1)
-
-    def folded(self, r: Tensor) -> dict[str, Tensor]:
-        """What is left once r is known: kernel ``(C, 1, 3, 3)``, attention ``(C,)`` and the 1x1 convolution."""
-        return {
-            "kernel": self.kernel(r).view(-1, 1, 3, 3),
-            "attention": torch.sigmoid(self.attention(r)),
-            "mix.weight": self.mix.weight,
-            "mix.bias": self.mix.bias,
-        }
-
-
-class MicroRN(nn.Module):
-    """The micro residual network (C, B): h ``(N, c, H, W)`` -> r of the same shape.
-
-    ::
-
-        h -- conv c -> C -- f -+- DA block ... DA block -- conv 3x3 -+- conv C -> c -- r
-                               |                                     |
-                               +--------------- + -------------------+        DA block: DAconv, conv 3x3, DAconv,
-                                                                               conv 3x3, input added
-    A decoder needs only `folded` weights, in which all that depends on the code r alone is worked out; these are the
-    side information of a sequence. `run` computes with them.
-    """
-
-    def __init__(self, channels: int, config: MicroConfig) -> None:
-        super().__init__()
-        self.channels, self.config = channels, config
-        hidden, kernel = config.channels, config.kernel
-        self.code = nn.Parameter(torch.randn(config.code))
-        self.first = _conv(channels, hidden, kernel)
-        self.aware = nn.ModuleList(DegradationAwareConv(hidden, config.code) for _ in range(2 * config.blocks))
-        self.plain = nn.ModuleList(_conv(hidden, hidden, 3) for _ in range(2 * config.blocks + 1))
-        self.last = _conv(hidden, channels, kernel)
-        nn.init.zeros_(self.last.weight)  # the generator without any residual network is where training starts
-        nn.init.zeros_(self.last.bias)
-
-    def folded(self) -> dict[str, Tensor]:
-        """All that a decoder needs, by name, in a fixed order; see `shapes`."""
-        tensors = {"first.weight": self.first.weight, "first.bias": self.first.bias}
-        for number, aware in enumerate(self.aware):
-            tensors |= {f"aware.{number}.{name}": tensor for name, tensor in aware.folded(self.code).items()}
-        for number, plain in enumerate(self.plain):
-            tensors |= {f"plain.{number}.weight": plain.weight, f"plain.{number}.bias": plain.bias}
-        return tensors | {"last.weight": self.last.weight, "last.bias": self.last.bias}
-
-    @staticmethod
-    def shapes(channels: int, config: MicroConfig) -> dict[str, tuple[int, ...]]:
-        """Shapes of `folded`, without making a network."""
-        c, k = config.channels, config.kernel
-        shapes: dict[str, tuple[int, ...]] = {"first.weight": (c, channels, k, k), "first.bias": (c,)}
-        for number in range(2 * config.blocks):
-            parts = {"kernel": (c, 1, 3, 3), "attention": (c,), "mix.weight": (c, c, 1, 1), "mix.bias": (c,)}
-            shapes |= {f"aware.{number}.{name}": shape for name, shape in parts.items()}
-        for number in range(2 * config.blocks + 1):
-            shapes |= {f"plain.{number}.weight": (c, c, 3, 3), f"plain.{number}.bias": (c,)}
-        return shapes | {"last.weight": (channels, c, k, k), "last.bias": (channels,)}
-
-    @staticmethod
-    def run(tensors: dict[str, Tensor], h: Tensor) -> Tensor:
-        """r of ``h`` with the weights of `folded`."""
-
-        def conv(name: str, x: Tensor) -> Tensor:
-            weight = tensors[f"{name}.weight"]
-            return F.conv2d(x, weight, tensors[f"{name}.bias"], padding=weight.shape[-1] // 2)
-
-        def aware(number: int, x: Tensor) -> Tensor:
-            name = f"aware.{number}"
-            y = F.conv2d(x, tensors[f"{name}.kernel"], padding=1, groups=x.shape[1])
-            return conv(f"{name}.mix", F.leaky_relu(y, 0.1)) + x * tensors[f"{name}.attention"].view(1, -1, 1, 1)
-
-        f = x = conv("first", h)
-        count = sum(name.endswith(".kernel") for name in tensors)
-        for number in range(0, count, 2):
-            y = F.leaky_relu(aware(number, x), 0.1)
-            y = F.leaky_relu(conv(f"plain.{number}", y), 0.1)
-            y = F.leaky_relu(aware(number + 1, y), 0.1)
-            x = conv(f"plain.{number + 1}", y) + x
-        return conv("last", conv(f"plain.{count}", x) + f)
-
-    def forward(self, h: Tensor) -> Tensor:
-        return self.run(self.folded(), h)
 
 
 def parameters(module: nn.Module) -> int:

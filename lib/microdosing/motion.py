@@ -12,6 +12,7 @@ decoding and encoding again does not give the same latent back, and it learns to
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,8 +22,10 @@ from torch import Tensor, nn
 from lib.coding import BitstreamError, SymbolDecoder, SymbolEncoder
 from lib.coding.tables import GAUSSIAN_SCALES as SCALES
 from lib.coding.tables import scale_table
-from lib.microdosing.config import MotionConfig
 from lib.microdosing.model import HyperPrior, Latents
+
+if TYPE_CHECKING:
+    from lib.microdosing.config import MotionConfig
 
 BLOCK = 16  # pixels of one flow vector
 PER_PIXEL = 4  # flow is coded in quarters of a pixel

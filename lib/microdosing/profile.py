@@ -13,7 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lib.coding import SymbolDecoder, SymbolEncoder
 from lib.microdosing.codec import LatentCoder, Weights, latent_size
-from lib.microdosing.model import HiFiC, MicroRN
+from lib.microdosing.model import HiFiC
+from lib.microdosing.student import MicroRN
 
 STAGES = ("entropy decoding", "head", "residual network", "tail")
 

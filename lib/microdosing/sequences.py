@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from lib import data, video
+from lib import data
 from lib.errors import UserError
 from lib.microdosing.config import SequenceConfig
+from lib.vision import video
 
 CLIPS = {"carphone": "carphone_pristine.mp4", "bikes": "bikes.mp4", "bigbuckbunny": "bigbuckbunny.mp4"}
 

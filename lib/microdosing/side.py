@@ -19,7 +19,8 @@ from lib.coding import BitstreamError, Reader, SymbolDecoder, SymbolEncoder, var
 from lib.coding.tables import GAUSSIAN_SCALES as SCALES
 from lib.coding.tables import gaussian_cdfs, gaussian_tables
 from lib.microdosing.config import MicroConfig
-from lib.microdosing.model import MicroRN, round_through
+from lib.microdosing.model import round_through
+from lib.microdosing.student import MicroRN
 
 MOST_WEIGHTS = 2**22
 FEWEST_BITS, MOST_BITS = 2, 8
