@@ -21,8 +21,7 @@ NO_METHOD = {
     "factors",
     "people", "sources", "sequences", "images", "faces",  # the data of a chapter
     "pipeline", "restorer", "profile",  # the tool that a chapter makes of its method
-    "schematics", "exercises",  # what a notebook shows and asks besides its results
-    "diagrams", "distillation", "pipeline", "restorer", "profile",  # the tool that a chapter makes of its method
+    "schematics", "exercises", "diagrams", "distillation",  # what a notebook shows and asks besides its results
 }  # fmt: skip
 """Files of a chapter that train, measure, draw and run; all others say what the thesis says."""
 METHODS_MAY = {"compressai", "lib.flows", "lib.coding", "lib.vision", "lib.checks", "lib.errors", "torch", "numpy"}

@@ -83,33 +83,33 @@ def base(chapter: ChapterConfig, seed: int) -> BaseTask:
     return BaseTask("microdosing.base", chapter.base, chapter, seed)
 
 
-@task("teacher")
+@task("teacher", needs=("base",))
 def teacher(chapter: ChapterConfig, seed: int) -> TeacherTask:
     """Stage two."""
     return TeacherTask("microdosing.teacher", chapter.teacher, chapter, seed)
 
 
-@task("generic")
+@task("generic", needs=("teacher",))
 def generic(chapter: ChapterConfig, seed: int) -> StudentTask:
     """The student of photographs."""
     return _student("generic", chapter.generic, photo_source(chapter), chapter, seed)
 
 
-@task("distilled_{}", sequences.CLIPS)
+@task("distilled_{}", sequences.CLIPS, needs=("teacher", "generic"))
 def distilled(chapter: ChapterConfig, seed: int, key: str) -> StudentTask:
     """The student of a sequence, which goes on from that of photographs."""
     source = sequence_source(chapter, key)
     return _student(f"distilled_{key}", chapter.student, source, chapter, seed, started=True)
 
 
-@task("truth_{}", sequences.CLIPS)
+@task("truth_{}", sequences.CLIPS, needs=("teacher",))
 def truth(chapter: ChapterConfig, seed: int, key: str) -> StudentTask:
     """A student of a sequence's frames without anything of the teacher, from random weights, for as many steps."""
     config = override(chapter.student, {"features": 0.0, "frames": 1.0})
     return _student(f"truth_{key}", config, sequence_source(chapter, key), chapter, seed)
 
 
-@task("ablation_{}", ABLATIONS)
+@task("ablation_{}", ABLATIONS, needs=("teacher", "generic"))
 def ablation(chapter: ChapterConfig, seed: int, key: str) -> StudentTask:
     """A briefly trained student of the first sequence, one thing changed."""
     source = sequence_source(chapter, next(iter(chapter.sequences)))
@@ -117,7 +117,7 @@ def ablation(chapter: ChapterConfig, seed: int, key: str) -> StudentTask:
     return _student(f"ablation_{key}", config, source, chapter, seed, started=key == "from_photographs")
 
 
-@task("motion")
+@task("motion", needs=("teacher",))
 def motion(chapter: ChapterConfig, seed: int) -> MotionTask:
     """The networks of the video codec."""
     return MotionTask("microdosing.motion", chapter.motion, chapter, seed)
