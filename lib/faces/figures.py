@@ -30,6 +30,8 @@ LABELS = {
     "unswapped": "null: not\nswapped",
 }
 """Ways of compositing, as pictures name them."""
+PLACES = {"unswapped": 9, "copy4_contrast": 0, "copy4": -9, "copy2": -8, "plain": -8, "poisson": -9}
+"""How far above its point a label stands in `compositing_scores`, where points lie close together."""
 
 
 @declare_figure(
@@ -107,7 +109,7 @@ def data(rows: Mapping[str, np.ndarray]) -> Figure:
     """Crops of each person in a row."""
     width = min(map(len, rows.values()))
     shown = [picture for row in rows.values() for picture in row[:width]]
-    return plotting.image_grid(shown, rows=len(rows), row_titles=list(rows), tile=0.5, gap=0.03)
+    return plotting.image_grid(shown, rows=len(rows), row_titles=list(rows), tile=0.42, gap=0.03)
 
 
 @declare_figure(
@@ -176,7 +178,7 @@ def performance(tiles: np.ndarray, names: Sequence[str], shown: float) -> Figure
         rows=rows,
         row_titles=list(names),
         col_titles=["performs", "truth", "network", "truth,\nno expression", "network,\nno expression"],
-        tile=1.05,
+        tile=0.95,
         gap=0.03,
         title=f"Of what the eyes do, swaps show {shown:.0%}",
         frames={r * columns + c: COLOURS["data"] for r in range(rows) for c in (1, 3)},
@@ -225,7 +227,7 @@ def identity(table: pd.DataFrame) -> Drawn:
         ax.plot([low, 1], [low, 1], color=INK, linewidth=0.8)
         ax.set(xlim=(low, 1), ylim=(low, 1), title=f"{judge}: {found:.0f} % retrieved")
         ax.set(xlabel="cosine with the nearest other", ylabel="cosine with the source")
-    axes[0].legend(loc="lower right")
+    axes[0].legend(loc="upper left")
     keep = ["method", "target", "source", "frame", *(f"{j}_{k}" for j in JUDGES for k in ("own", "other"))]
     return fig, table.loc[table["method"].isin(shown), keep].dropna()
 
@@ -269,7 +271,7 @@ def compositing_scores(means: pd.DataFrame) -> Drawn:
         ax.plot(row["light"], row["light to truth"], "x" if null else "o", color=shade)
         label = LABELS[row["method"]].replace("\n", " ")
         place = (row["light"], row["light to truth"])
-        ax.annotate(label, place, textcoords="offset points", xytext=(4, 3), fontsize=6.5)
+        ax.annotate(label, place, textcoords="offset points", xytext=(5, PLACES.get(row["method"], 3)), fontsize=6.5)
     ax.set(xlabel="light error to the target, stops", ylabel="to the exact swap, stops")
     ax.set(title="Target's light, or source's skin", xlim=(-0.05, None), ylim=(0, None))
     ax.margins(x=0.3, y=0.15)
