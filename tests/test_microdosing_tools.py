@@ -292,7 +292,7 @@ def run(codec, monkeypatch, tmp_path, capsys):
     return run
 
 
-def test_encode_info_decode(run, tmp_path):
+def test_encode_info_decode(chain, run, tmp_path):
     options = ("--preset", "smoke", "--fit-steps", 2, "--group", 2, "--bits", 6, "--json")
     code, out, err = run("encode", "in.mp4", "x.mdc", *options)
     assert code == 0, err
