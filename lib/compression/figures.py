@@ -322,7 +322,7 @@ def visual(original: np.ndarray, decoded: Mapping[str, np.ndarray], notes: Mappi
     tiles = [original, *decoded.values(), None, *(error_map(original, image) for image in decoded.values())]
     scores = ["original", *(f"{name}\n{notes[name]}" for name in decoded), *[None] * (len(decoded) + 1)]
     return plotting.image_grid(
-        tiles, cols=len(decoded) + 1, tile=1.5, gap=0.06, scores=scores, title="The same picture in as many bytes"
+        tiles, cols=len(decoded) + 1, tile=1.5, gap=0.06, scores=scores, title="The same picture in nearly as many bytes"
     )
 
 
