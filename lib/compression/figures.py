@@ -321,9 +321,8 @@ def visual(original: np.ndarray, decoded: Mapping[str, np.ndarray], notes: Mappi
     """``decoded`` and ``notes`` by codec; the same detail of all, uint8 ``(H, W, 3)``."""
     tiles = [original, *decoded.values(), None, *(error_map(original, image) for image in decoded.values())]
     scores = ["original", *(f"{name}\n{notes[name]}" for name in decoded), *[None] * (len(decoded) + 1)]
-    return plotting.image_grid(
-        tiles, cols=len(decoded) + 1, tile=1.5, gap=0.06, scores=scores, title="The same picture in nearly as many bytes"
-    )
+    title = "The same picture in nearly as many bytes"
+    return plotting.image_grid(tiles, cols=len(decoded) + 1, tile=1.5, gap=0.06, scores=scores, title=title)
 
 
 @declare_figure("progressive", "The same file of {name} (held out), cut after each level (above), beside a Lanczos "
