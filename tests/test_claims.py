@@ -426,8 +426,9 @@ def test_what_the_papers_say_is_cited_from_their_abstracts(write):
 
 
 def test_claims_of_this_repository_name_tables_that_ship():
+    measured = claims.ledger().set_index("id")["verdict"] != "not measured"
     for claim in claims.load().values():
-        for name in claim.measure:
+        for name in claim.measure if measured[claim.id] else ():
             one = claims.Claim(**{**vars(claim), "measure": (name,)})
             assert records.stored_tables(one), f"{claim.id}: checkpoints/ has no table {name}"
 

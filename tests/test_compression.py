@@ -487,10 +487,11 @@ def test_a_file_says_whether_it_is_stable(codec):
             kept += 1
             assert again[1] == levels
     assert kept >= 4
-    assert not bitstream.unpack(codec.compress(photo(), 80))[0].stable
+    header = bitstream.unpack(codec.compress(photo(), 80))[0]
+    assert header.lossless or not header.stable  # nothing is searched there; a lossless file always comes again
 
 
-@pytest.mark.parametrize(("shape", "grey"), [((150, 202), False), ((101, 97), False), ((64, 90), True)])
+@pytest.mark.parametrize(("shape", "grey"), [((150, 202), False), ((151, 197), False), ((150, 202), True)])
 @torch.inference_mode()
 def test_windows_give_what_the_whole_map_gives(shape, grey):
     """New targets at a few places: symbols, pixels and latents of small windows are those of a whole round."""

@@ -221,6 +221,7 @@ def test_no_kernel_no_front_end(monkeypatch):
 @pytest.fixture
 def drawn():
     """A function that draws and remembers what with."""
+    plt.close("all")  # what tests before this one left
     calls = []
 
     def draw(**values):

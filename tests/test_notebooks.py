@@ -87,9 +87,10 @@ def test_report_is_up_to_date(monkeypatch, tmp_path):
         assert (tmp_path / "figures" / name).read_bytes() == (FIGURES / name).read_bytes(), f"run make figures: {name}"
 
 
-def test_every_claim_is_measured(chapter):
-    table = claims.chapter_table(chapter)
-    assert not [row["claim"] for _, row in table.iterrows() if "not measured" in row["verdict"]]
+def test_every_claim_is_measured_or_says_why_it_is_not(chapter):
+    ledger, known = claims.ledger(), claims.load()
+    left = ledger[(ledger["chapter"] == chapter) & (ledger["verdict"] == "not measured")]["id"]
+    assert [name for name in left if not any("not measured" in reason for reason in known[name].changed)] == []
 
 
 # ----------------------------------------------------------------------------------------------------------- executed

@@ -33,11 +33,11 @@ def tracked() -> list[Path]:
 def texts() -> list[tuple[str, str]]:
     found = []
     for path in tracked():
-        if path.suffix not in (".png", ".pdf", ".safetensors", ".npz"):
+        if path.suffix not in (".png", ".pdf", ".safetensors", ".npz", ".flow", ".mdc"):
             try:
                 found.append((path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8")))
             except UnicodeDecodeError:
-                pytest.fail(f"{path.name} is neither text nor a picture nor weights nor arrays")
+                pytest.fail(f"{path.name} is neither text nor a picture nor weights nor arrays nor a stream")
     return found
 
 
@@ -65,7 +65,7 @@ def test_no_large_file():
 
 def test_checkpoints_are_small_and_cannot_run_code():
     files = [path for path in tracked() if path.is_relative_to(ROOT / "checkpoints")]
-    assert sum(path.stat().st_size for path in files) <= 100 * MEGABYTE
+    assert sum(path.stat().st_size for path in files) <= 160 * MEGABYTE
     assert {path.suffix for path in files} <= {".safetensors", ".json", ".csv"}
     for path in files:
         if path.suffix == ".safetensors":

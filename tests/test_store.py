@@ -119,7 +119,7 @@ def test_what_is_not_trained_may_be_an_error(study):
 
 def test_a_training_that_needs_another_is_preceded_by_it(study, monkeypatch):
     found = study().models
-    monkeypatch.setattr(type(found.task("line")), "needs", ("plain",))
+    monkeypatch.setattr(found.task("line"), "needs", ("plain",))
     found["line"]
     assert list(found.runs) == ["plain", "line"]
 
