@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from lib.coding import LARGEST, BitstreamError, SymbolDecoder, SymbolEncoder
 from lib.errors import UserError
-from lib.microdosing import motion, side, stream
+from lib.microdosing import film, motion, side, stream
 from lib.microdosing.codec import Codec, LatentCoder, latent_size
 from lib.microdosing.config import MicroConfig, ModelConfig, MotionConfig
 from lib.microdosing.model import (
@@ -438,6 +438,48 @@ def test_hostile_headers(data, change, message):
     parts = [(key, opened.frame(number)) for number, key in enumerate(opened.header.keys)]
     with pytest.raises(BitstreamError, match=message):
         Stream(stream.pack(dataclasses.replace(opened.header, **change), opened.side, parts))
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        film.Film(Fraction(16, 11)),
+        film.Film(times=(7,)),
+        film.Film(clock=Fraction(1, 48000), times=(0, 9, 10, 50, 1000)),
+        film.Film(companions=b"sound", times=(2**40,)),
+    ],
+)
+def test_films_keep_what_is_beside_the_pictures(data, beside):
+    """Aspect, times and companions come back, and any damage is noticed."""
+    packed = film.pack(beside, data)
+    assert film.unpack(packed) == (beside, data)
+    film.check_times(beside, 5)
+    for position in range(0, len(packed), 7):
+        damaged = bytearray(packed)
+        damaged[position] ^= 4
+        with pytest.raises(BitstreamError):
+            film.unpack(bytes(damaged))
+    for end in range(0, len(packed), 11):
+        with pytest.raises(BitstreamError):
+            film.unpack(packed[:end])
+
+
+def test_a_film_without_anything_beside_it_is_its_stream(data):
+    assert film.pack(film.Film(), data) == data and film.unpack(data) == (film.Film(), data)
+
+
+@pytest.mark.parametrize(
+    ("beside", "message"),
+    [
+        (film.Film(aspect=Fraction(2**31)), "does not know"),
+        (film.Film(clock=Fraction(1, 2**30), times=(0,)), "does not know"),
+        (film.Film(times=(3, 3, 4)), "out of order"),
+        (film.Film(times=(5, 9)), "2 time stamps for 5 frames"),
+    ],
+)
+def test_hostile_films(data, beside, message):
+    with pytest.raises(BitstreamError, match=message):
+        film.check_times(film.unpack(film.pack(beside, data))[0], 5)
 
 
 def test_large_frames_of_a_few_bytes_are_not_decoded(codec, data):

@@ -74,6 +74,11 @@ def offset(path: Path) -> float:
     frames = list(video.frames(path))
     bright = [float(frame.time) for frame in frames if frame.image.mean() > 128]
     assert len(bright) == 1
+    return bright[0] - click(path)
+
+
+def click(path: Path) -> float:
+    """When the click is heard, in seconds of the file's clock."""
     with av.open(str(path)) as container:
         for frame in container.decode(audio=0):
             wave = frame.to_ndarray().astype(float).reshape(-1)
@@ -90,7 +95,7 @@ def offset(path: Path) -> float:
             loud = np.nonzero(np.abs(wave) > 0.1)[0]
             if len(loud):
                 channels = 1 if frame.format.is_planar else len(frame.layout.channels)
-                return bright[0] - (frame.time + loud[0] / channels / frame.rate)
+                return frame.time + loud[0] / channels / frame.rate
     raise AssertionError("no click")
 
 
