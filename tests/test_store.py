@@ -192,6 +192,14 @@ def test_families_and_pictures(study, capsys):
     assert capsys.readouterr().out == "toy, stored tables: 2 loaded\n"
 
 
+def test_a_study_with_fewer_points_for_a_sample(study):
+    whole = study()
+    few = whole.but(points=lambda self, n: [0])
+    assert (few.points(4), whole.points(4), few.package, few.models) == ([0], [0, 1, 2, 3], "toy", whole.models)
+    with pytest.raises(AttributeError, match="pionts"):
+        whole.but(pionts=1)
+
+
 def test_the_command_of_a_study(study, call, toy):
     def run(*arguments):
         return call(lambda: store.study_command("toy"), "--preset", "smoke", "--device", "cpu", *arguments)
