@@ -152,8 +152,9 @@ def test_an_audit_goes_on_where_it_stopped(repository):
     assert found.returncode == 0, found.stderr
     assert found.stdout == "3 of 3 claims agree, 0 are not measured yet\n"
     assert "| ⬜ | `03_other.steps` |" in (repository.root / "figures" / "audit.md").read_text()
-    found = command(repository, "audit")
+    found = command(repository, "audit", "--chapters", "03", "02")
     assert found.returncode == 0, found.stderr
+    assert found.stderr.startswith("[1/2] 03_other: 1 claims")
     assert "02_tiny" not in found.stderr and found.stdout == "4 of 4 claims agree, 0 are not measured yet\n"
     table = pd.read_csv(repository.root / "figures" / "audit.csv").set_index("id")
     assert set(table.index) == {"02_tiny.steps", "03_other.steps", "02_tiny.length", "02_tiny.several"}
