@@ -108,6 +108,7 @@ def _audit(options: argparse.Namespace) -> bool:
     clock, rows = _Clock(options.minutes, time.monotonic()), _done()
     tables = Tables(paths.runs() / "audit", everything=options.whole, longest=options.longest)
     failed = []
+    _write(rows)  # without what is stored no more
     for number, (source, group) in enumerate(waiting.items(), start=1):
         title = f"[{number}/{len(waiting)}] {source}"
         left = [claim for claim in group if afresh or claim.id not in rows or rows[claim.id].result not in MEASURED]
@@ -167,7 +168,8 @@ def _done() -> dict[str, Comparison]:
 
 
 def _write(rows: dict[str, Comparison]) -> None:
-    frame = pd.DataFrame([vars(rows[id]) for id in load() if id in rows])
+    columns = [field.name for field in dataclasses.fields(Comparison)]
+    frame = pd.DataFrame([vars(rows[id]) for id in load() if id in rows], columns=columns)
     folder = paths.figures()
     text = frame.to_csv(index=False, float_format="%.9g", lineterminator="\n")
     write_atomically(folder / "audit.csv", text.encode())

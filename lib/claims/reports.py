@@ -37,7 +37,8 @@ again, over seeds where trainings are compared; *exact* values are counts and id
 
 What does not hold comes first. *Live* values are measured by `make figures`; *stored* ones are read from tables under
 `checkpoints/`, with their provenance. `make claim ID=5.jpeg` measures one claim again and compares, `make audit` all of
-them. `claims.csv` holds the same as a table."""
+them: [audit.md](audit.md) says which were, in a fresh clone, and what came of it. `claims.csv` holds the same as a
+table."""
 
 
 def chapter_table(chapter: str) -> pd.DataFrame:
@@ -207,7 +208,7 @@ def _plain(value: float) -> str:
 
 
 def _between(low: str, high: str) -> str:
-    return "–" if "–" in (low, high) else f"{low} to {high}"
+    return "–" if "–" in (low, high) else "exact" if low == high else f"{low} to {high}"
 
 
 def _tables(text: Any) -> str:
