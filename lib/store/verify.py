@@ -31,6 +31,7 @@ from lib.store import provenance, weights
 from lib.store.files import RESTORE, dump, read_json
 from lib.store.fingerprint import Fingerprint, changed_files, source
 from lib.store.measures import Measure, Study, measures_of
+from lib.store.models import NotTrained
 from lib.store.tables import from_rows, load_table
 from lib.training.registry import make_task, models
 from lib.training.sampling import VALIDATE, seed_all
@@ -235,8 +236,13 @@ class Verifier:
 
         Raises:
             Unknown: no preset measures it. TooLong: it has no sample and took longer than allowed.
+            NotTrained: weights that it is measured with are not there.
         """
-        _, measure, _ = self._measure(record)
+        study, measure, key = self._measure(record)
+        for model in measure.given(measure.models, study, key):
+            task = study.models.task(model)
+            if weights.find(task) is None:
+                raise NotTrained(task.name, study.preset, task.seed)
         if measure.sample is not None and not self.everything:
             return 0.0
         seconds = float(record.data.get("seconds", 0.0))
@@ -248,7 +254,7 @@ class Verifier:
         """Compute a table again: its sample where one is declared, else (and with ``everything``) all of it.
 
         Raises:
-            Unknown, TooLong: see `takes`. UserError: what it is computed from cannot be had, or it is damaged.
+            Unknown, TooLong, NotTrained: see `takes`. UserError: data cannot be had, or the table is damaged.
         """
         self.takes(record)
         study, measure, key = self._measure(record)
