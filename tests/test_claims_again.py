@@ -148,6 +148,8 @@ def test_an_audit_goes_on_where_it_stopped(repository):
     found = command(repository, "audit", "--minutes", "0")  # as if it were interrupted at once
     assert found.returncode == 1, found.stderr
     assert found.stdout == "0 of 4 claims agree, 4 are not measured yet\n"
+    found = command(repository, "audit", "--chapters", "02", "--live")
+    assert found.stdout == "1 of 1 claims agree, 0 are not measured yet\n", found.stderr
     found = command(repository, "audit", "--chapters", "02")
     assert found.returncode == 0, found.stderr
     assert found.stdout == "3 of 3 claims agree, 0 are not measured yet\n"
