@@ -91,12 +91,11 @@ class Tables:
 
     Args:
         everything: compute tables whole, however long that takes; else a sample where one is declared.
-        longest: seconds that a table without a sample may have taken.
     """
 
-    def __init__(self, folder: Path, *, everything: bool = False, longest: float = LONGEST) -> None:
+    def __init__(self, folder: Path, *, everything: bool = False) -> None:
         self.folder = folder
-        self._verify = Verifier(everything=everything, stamp=False, longest=longest)
+        self._verify = Verifier(everything=everything, stamp=False, longest=LONGEST)
 
     @property
     def commit(self) -> str:
@@ -107,6 +106,15 @@ class Tables:
     def takes(self, claims: Iterable[Claim]) -> float:
         """Seconds of the tables that are computed whole. Raises `TooLong`."""
         return sum(self._verify.takes(record) for record in behind(claims))
+
+    def refused(self, record: Record) -> Renewed | None:
+        """Why a table cannot be computed again, as far as that is known before: weights, a sample, a preset."""
+        try:
+            with shipped_only():
+                self._verify.takes(record)
+        except UserError as error:
+            return _not_computed(record, error, 0.0)
+        return None
 
     def kept(self, record: Record) -> Renewed | None:
         """What came of a table before, if neither it nor the code that decides it is another since."""
@@ -127,9 +135,7 @@ class Tables:
             with shipped_only():
                 again = self._verify.compute(record)
         except Exception as error:  # an audit goes on, and says so
-            result = "too long" if isinstance(error, TooLong) else "needs" if isinstance(error, UserError) else "failed"
-            why = f"{'' if isinstance(error, UserError) else f'{type(error).__name__}: '}{error}"
-            return Renewed(record.name, result=result, why=" ".join(why.split()), seconds=_since(start))
+            return _not_computed(record, error, _since(start))
         found = Renewed(record.name, again.what, again.whole, again.wrong, seconds=_since(start))
         text = again.table.to_csv(index=False, lineterminator="\n")
         data = record.data | {"code": self._verify.commit | again.code.record(), "again": asdict(found)}
@@ -140,6 +146,13 @@ class Tables:
 
     def _path(self, record: Record) -> Path:
         return self.folder / record.package / f"{record.path.stem}.csv"
+
+
+def _not_computed(record: Record, error: Exception, seconds: float) -> Renewed:
+    known = isinstance(error, UserError)
+    result = "too long" if isinstance(error, TooLong) else "needs" if known else "failed"
+    why = " ".join(str(error).split()) if known else f"{type(error).__name__}: {error}"
+    return Renewed(record.name, result=result, why=why, seconds=seconds)
 
 
 def behind(claims: Iterable[Claim]) -> list[Record]:

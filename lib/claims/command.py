@@ -39,8 +39,6 @@ def main() -> None:
     every = commands.add_parser("audit", help="measure all claims again, or the rest after an interruption")
     every.add_argument("--chapters", nargs="+", metavar="NUMBER", help="only these, in this order: 06 02")
     every.add_argument("--minutes", type=float, default=math.inf, help="begin nothing new after so many minutes")
-    every.add_argument("--longest", type=float, default=LONGEST, metavar="SECONDS",
-                       help=f"tables without a sample that took longer are left ({LONGEST})")  # fmt: skip
     every.add_argument("--live", action="store_true", help="only what chapters measure without stored tables")
     every.add_argument("--whole", action="store_true", help="all rows of every table instead of samples")
     every.add_argument("--afresh", action="store_true", help="also what audit.csv has already")
@@ -106,29 +104,37 @@ def _audit(options: argparse.Namespace) -> bool:
     waiting = sources(claim for claim in claims if not (options.live and claim.measure))
     if not waiting:
         raise UserError("no such claim has a stored value to compare with")
-    clock, rows = _Clock(options.minutes, time.monotonic()), _done()
-    tables = Tables(paths.runs() / "audit", everything=options.whole, longest=options.longest)
-    failed = []
-    _write(rows)  # without what is stored no more
-    for number, (source, group) in enumerate(waiting.items(), start=1):
-        title = f"[{number}/{len(waiting)}] {source}"
-        left = [claim for claim in group if afresh or claim.id not in rows or rows[claim.id].result not in MEASURED]
-        renewed = _renew(tables, left, title, clock, afresh)
-        if clock.over:
-            break
-        if not left:
-            continue
-        print(f"{title}: {len(left)} claims", file=sys.stderr)
-        try:
-            found = measure_again(source, left, tables.folder, renewed)
-        except UserError as error:
-            failed.append(source)
-            print(f"  not measured: {error}", file=sys.stderr)
-            continue
+    clock, rows, failed = _Clock(options.minutes, time.monotonic()), _done(), []
+    tables = Tables(paths.runs() / "audit", everything=options.whole)
+
+    def keep(found: list[Comparison]) -> None:
         for one in found:
             rows[one.id] = dataclasses.replace(one, commit=tables.commit)
             print(f"  {one.id}: {one.stored:.6g} -> {one.new:.6g}, {one.result}", file=sys.stderr)
         _write(rows)
+
+    left = {
+        source: [one for one in group if afresh or one.id not in rows or rows[one.id].result == "failed"]
+        for source, group in waiting.items()
+    }
+    for source, group in left.items():  # first what is known without computing anything
+        refused = {record.name: tables.refused(record) or Renewed(record.name) for record in behind(group)}
+        blocked = [one for one in group if any(refused[record.name].result for record in behind([one]))]
+        keep(measure_again(source, blocked, tables.folder, refused))
+        left[source] = [one for one in group if one not in blocked]
+    for number, (source, group) in enumerate(left.items(), start=1):
+        title = f"[{number}/{len(left)}] {source}"
+        renewed = _renew(tables, group, title, clock, afresh)
+        if clock.over:
+            break
+        if not group:
+            continue
+        print(f"{title}: {len(group)} claims", file=sys.stderr)
+        try:
+            keep(measure_again(source, group, tables.folder, renewed))
+        except UserError as error:
+            failed.append(source)
+            print(f"  not measured: {error}", file=sys.stderr)
     done = [rows[claim.id] for group in waiting.values() for claim in group if claim.id in rows]
     count = sum(map(len, waiting.values()))
     print(f"{sum(one.agrees for one in done)} of {count} claims agree, {count - len(done)} are not measured yet")
