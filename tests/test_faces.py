@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from lib import config, faces, paths, training, video
+from lib import config, faces, paths, training
 from lib.data import actors
 from lib.errors import UserError
 from lib.faces import baselines, composite, measures, people
@@ -26,6 +26,7 @@ from lib.faces.losses import masked_loss, ssim_map
 from lib.faces.pipeline import LABEL, Swapper, labelled
 from lib.faces.stabilise import jitter, perturbed_boxes, smooth
 from lib.faces.truth import infer, truth
+from lib.vision import video
 
 SMALL = (8, 8, 8, 8)  # up to 32 pixels
 
@@ -278,7 +279,7 @@ def test_the_loss_sees_only_the_mask():
 
 
 def test_the_similarity_map_agrees_with_the_metric():
-    from lib import metrics
+    from lib.vision import metrics
 
     torch.manual_seed(1)
     x = torch.rand(2, 3, 40, 40)

@@ -14,7 +14,8 @@ import nbformat
 import pytest
 import skeleton
 
-from lib import claims, config, notebook_checks, paths, run
+from lib import claims, config, paths, run
+from lib.notebook import checks
 from lib.run import compare
 
 FIGURES = paths.ROOT / "figures"
@@ -44,25 +45,25 @@ def test_there_is_a_preset_file_for_every_notebook():
 
 
 def test_anatomy(chapter):
-    assert notebook_checks.anatomy_problems(read(chapter), whole=bool(WHOLE.match(chapter))) == []
+    assert checks.anatomy_problems(read(chapter), whole=bool(WHOLE.match(chapter))) == []
 
 
 def test_parameters_cell(chapter):
-    assert notebook_checks.parameter_problems(read(chapter), config.NotebookParameters().model_dump()) == []
+    assert checks.parameter_problems(read(chapter), config.NotebookParameters().model_dump()) == []
 
 
 def test_prose_and_code(chapter):
-    assert notebook_checks.prose_problems(read(chapter)) == []
+    assert checks.prose_problems(read(chapter)) == []
 
 
 def test_executed_from_top_to_bottom(chapter):
-    assert notebook_checks.execution_problems(read(chapter)) == []
+    assert checks.execution_problems(read(chapter)) == []
 
 
 def test_outputs_are_the_same_on_every_machine(chapter):
-    assert notebook_checks.output_problems(read(chapter)) == []
-    assert notebook_checks.metadata_problems(read(chapter)) == []
-    assert (paths.NOTEBOOKS / f"{chapter}.ipynb").stat().st_size <= notebook_checks.MEGABYTES * 2**20
+    assert checks.output_problems(read(chapter)) == []
+    assert checks.metadata_problems(read(chapter)) == []
+    assert (paths.NOTEBOOKS / f"{chapter}.ipynb").stat().st_size <= checks.MEGABYTES * 2**20
 
 
 def test_pictures_have_a_print_version_and_their_numbers(chapter):
@@ -170,11 +171,11 @@ def test_smoke_trains_from_scratch(chapter, tmp_path):
 def good():
     """A notebook that keeps all rules of its outputs and metadata."""
     made = skeleton.notebook("value = 1", "value + 1")
-    made.cells[0].source = "# Title\n" + "".join(f"\n## {name.capitalize()}\n" for name in notebook_checks.SECTIONS)
+    made.cells[0].source = "# Title\n" + "".join(f"\n## {name.capitalize()}\n" for name in checks.SECTIONS)
     for count, cell in enumerate(made.cells[1:], 1):
         cell.execution_count = count
     made.cells[3].outputs = [nbformat.v4.new_output("execute_result", {"text/plain": "2"}, execution_count=3)]
-    return notebook_checks.clean(made)
+    return checks.clean(made)
 
 
 def output(cell, **data):
@@ -183,11 +184,11 @@ def output(cell, **data):
 
 def test_rules_accept_what_is_right():
     made = good()
-    assert notebook_checks.anatomy_problems(made) == []
-    assert notebook_checks.parameter_problems(made, config.NotebookParameters().model_dump()) == []
-    assert notebook_checks.execution_problems(made) == []
-    assert notebook_checks.output_problems(made) == []
-    assert notebook_checks.metadata_problems(made) == []
+    assert checks.anatomy_problems(made) == []
+    assert checks.parameter_problems(made, config.NotebookParameters().model_dump()) == []
+    assert checks.execution_problems(made) == []
+    assert checks.output_problems(made) == []
+    assert checks.metadata_problems(made) == []
 
 
 @pytest.mark.parametrize(
@@ -218,10 +219,10 @@ def test_rules_accept_what_is_right():
 def test_rules_name_what_is_wrong(change, problem):
     made = good()
     change(made)
-    found = notebook_checks.anatomy_problems(made)
-    found += notebook_checks.parameter_problems(made, config.NotebookParameters().model_dump())
-    found += notebook_checks.execution_problems(made) + notebook_checks.output_problems(made)
-    found += notebook_checks.metadata_problems(made) + notebook_checks.prose_problems(made)
+    found = checks.anatomy_problems(made)
+    found += checks.parameter_problems(made, config.NotebookParameters().model_dump())
+    found += checks.execution_problems(made) + checks.output_problems(made)
+    found += checks.metadata_problems(made) + checks.prose_problems(made)
     assert any(problem in text for text in found), found
 
 
@@ -249,7 +250,7 @@ def test_cleaning_leaves_the_original_alone():
     made = good()
     made.metadata["papermill"] = {"duration": 3}
     before = copy.deepcopy(made)
-    cleaned = notebook_checks.clean(made)
+    cleaned = checks.clean(made)
     assert made == before
     assert "papermill" not in cleaned.metadata
     assert cleaned.cells[1].metadata == {"tags": ["parameters"]}

@@ -252,10 +252,10 @@ def load(
     Raises:
         UserError: no such preset or model; no checkpoint matches: says how to train one.
     """
-    from lib.checkpoints import trained
+    from lib.store import load_task
 
     names = {"rendered": "comb", "real": "real"}
     if model not in names:
         raise UserError(f"the model is rendered or real, not {model!r}")
-    task = trained(f"faces.{names[model]}", preset, seed, f"face network ({model})")
+    task = load_task(f"faces.{names[model]}", preset, seed=seed)
     return Swapper(task.model, task.chapter.boxes, task.chapter.window, device)

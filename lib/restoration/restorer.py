@@ -147,9 +147,9 @@ def load(preset: str = "laptop", data_set: DataSet = "photos", device: str = "cp
     Raises:
         UserError: no such preset or data set; no checkpoint matches it: says how to train one.
     """
-    from lib.checkpoints import trained
+    from lib.store import load_model
 
-    return Restorer(trained(f"restoration.{data_set}", preset, seed, f"prior of {data_set}").model, data_set, device)
+    return Restorer(load_model("restoration", data_set, preset, seed=seed), data_set, device)
 
 
 # -------------------------------------------------------------------------------------------------------------- checks

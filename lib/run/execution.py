@@ -136,15 +136,15 @@ def update_committed(chapter: str, notebook: Any) -> None:
     """Replace ``notebooks/<chapter>.ipynb`` by an execution, free of what differs from machine to machine.
 
     Raises:
-        UserError: the result breaks a rule of `lib.notebook_checks.output_problems`.
+        UserError: the result breaks a rule of `lib.notebook.checks.output_problems`.
     """
     import nbformat
 
-    from lib import notebook_checks
+    from lib.notebook import checks
 
-    notebook = notebook_checks.clean(notebook)
-    if problems := notebook_checks.output_problems(notebook):
+    notebook = checks.clean(notebook)
+    if problems := checks.output_problems(notebook):
         raise UserError(f"{chapter} is not fit for notebooks/: {'; '.join(problems)}")
-    for warning in notebook_checks.prose_warnings(notebook):
+    for warning in checks.prose_warnings(notebook):
         print(f"{chapter}: {warning}", file=sys.stderr)
     write_atomically(paths.NOTEBOOKS / f"{chapter}.ipynb", (nbformat.writes(notebook) + "\n").encode())
