@@ -46,8 +46,6 @@ KNOWN: dict[str, set[str]] = {
         "vision/write.py",
     },
     "long": {
-        "data/actors/renderer.py",
-        "data/cache.py",
         "microdosing/codec.py: Codec",
     },
 }

@@ -61,7 +61,7 @@ def refusing(monkeypatch, tmp_path):
     ("options", "message"),
     [
         (["02", "--preset", "smok"], "'preset' is 'smok' (did you mean 'smoke'?)"),
-        (["02", "--preest", "smoke"], "unknown option '--preest' (did you mean '--preset'?)"),
+        (["02", "--preest", "smoke"], "unknown argument '--preest' (did you mean '--preset'?)"),
         (["02", "--set", "train.step=3"], "unknown key 'train.step' (did you mean 'steps'?)"),
         (["02", "--set", "train.steps=0"], "'train.steps' is 0: it must be greater than 0"),
         (["02", "--set", "train.steps"], "--set 'train.steps': write key=value"),
@@ -223,7 +223,7 @@ def test_variant_and_options_name_what_differs_from_the_defaults():
     assert run.options(parameters(), *names) == ""
     assert run.options(parameters(preset="full", recompute=True), *names) == "--preset full --recompute"
     assert run.options(altered, "overrides") == "--set train.steps=5 --set 'name=\"a b\"'"
-    assert run.parse_overrides(["train.steps=5", 'name="a b"']) == altered.overrides
+    assert config.parse_overrides(["train.steps=5", 'name="a b"']) == altered.overrides
 
 
 def test_imports_are_followed_through_lib():

@@ -672,7 +672,7 @@ def test_command_lists_models(toy, call):
         (["toy.line", "--preset", "smok"], "did you mean 'smoke'"),
         (["toy.line", "--set", "train.stps=3"], "did you mean 'steps'"),
         (["toy.line", "--set", "train.steps=3.5"], "valid integer"),
-        (["toy.line", "--set", "train.steps"], "must read key=value"),
+        (["toy.line", "--set", "train.steps"], "write key=value"),
         (["toy.line", "--set", "train.steps=[1"], "cannot read the value"),
         (["toy.line", "--seed", "x"], "invalid int value"),
         (["toy.line", "--seed", "-1"], "must lie in"),

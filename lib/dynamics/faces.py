@@ -14,7 +14,7 @@ from lib.data.actors.pack import PATH as PACK
 from lib.dynamics.config import FacesConfig
 from lib.dynamics.model import IMAGE
 from lib.dynamics.sources import FrameSets
-from lib.store import file_hash
+from lib.files import file_hash
 
 EXPRESSIONS = ("neutral", "smile", "surprise", "anger", "sadness", "disgust", "pucker")
 """The classes of the rendered faces."""

@@ -128,13 +128,16 @@ def changed_files(now: Fingerprint, then: Mapping[str, Any], code: Code) -> list
     """
     if now.digest == then.get("fingerprint"):
         return []
-    before = dict(then.get("symbols", {}))
-    fresh = {name for name, digest in now.symbols.items() if before.get(name) != digest}
-    gone = {name for name, digest in before.items() if now.symbols.get(name) != digest}
-    moved = {now.symbols[name] for name in fresh} & {before[name] for name in gone}
-    names = {name for name in fresh if now.symbols[name] not in moved}
-    names |= {name for name in gone if before[name] not in moved}
-    names = names or set(list(now.symbols)[:1])
+    found = changed_homes(now.symbols, then.get("symbols", {}), code)
+    return found or [_file_of(name, code) for name in list(now.symbols)[:1]]  # only links have changed places
+
+
+def changed_homes(now: Mapping[str, str], before: Mapping[str, str], code: Code) -> list[str]:
+    """Files with symbols whose digest is another than before, or that are there only now or then, but not moved."""
+    fresh = {name for name, digest in now.items() if before.get(name) != digest}
+    gone = {name for name, digest in before.items() if now.get(name) != digest}
+    moved = {now[name] for name in fresh} & {before[name] for name in gone}
+    names = {name for name in fresh if now[name] not in moved} | {name for name in gone if before[name] not in moved}
     return sorted({_file_of(name, code) for name in names})
 
 

@@ -29,7 +29,7 @@ from lib.config import nearest
 from lib.errors import UserError
 from lib.store import provenance, weights
 from lib.store.files import RESTORE, dump, read_json
-from lib.store.fingerprint import Fingerprint, changed_files, source
+from lib.store.fingerprint import Fingerprint, changed_homes, source
 from lib.store.measures import Measure, Study, measures_of
 from lib.store.tables import from_rows, load_table
 from lib.training.registry import make_task, models
@@ -282,4 +282,4 @@ def changes(record: Record) -> Iterator[str]:
     if "symbols" not in code:
         yield "made before its code was recorded"
     else:
-        yield from changed_files(source().fingerprint(code["symbols"]), code, source())
+        yield from changed_homes(source().fingerprint(code["symbols"]).symbols, code["symbols"], source())
