@@ -75,7 +75,7 @@ def rivals(study: Study, cell: tuple[str, str]) -> pd.DataFrame:
 
 
 def _decides_cell(study: Study, cell: tuple[str, str]) -> dict:
-    return study.identity(cell[0]) | _drawn(study, cell[1]) | {"search": anneal.VERSION}
+    return study.identity(cell[0]) | _drawn(study, cell[1])
 
 
 def _first_image(study: Study, cell: tuple[str, str]) -> pd.DataFrame:
@@ -157,7 +157,7 @@ def share_ahead(rows: pd.DataFrame) -> float:
 
 def _decides_times(study: Study) -> dict:
     settings = study.settings
-    return {"dip": settings.dip.model_dump(exclude={"images"}), "side": settings.side, "search": anneal.VERSION}
+    return {"dip": settings.dip.model_dump(exclude={"images"}), "side": settings.side}
 
 
 @measure(
@@ -191,7 +191,7 @@ def times(study: Study) -> pd.DataFrame:
 
 
 def _decides_photos(study: Study) -> dict:
-    return study.identity("photos") | {"search": anneal.VERSION}
+    return study.identity("photos")
 
 
 @measure("extensions", models=("photos",), decides=_decides_photos, volatile=("seconds",))
@@ -221,7 +221,7 @@ def faces_set(study: Study) -> str:
 def _decides_noisy(study: Study) -> dict:
     settings = study.settings
     return study.identity(faces_set(study)) | {
-        "sigma": SIGMA_FACES, "seeds": settings.seeds, "bm3d": settings.bm3d, "search": anneal.VERSION,
+        "sigma": SIGMA_FACES, "seeds": settings.seeds, "bm3d": settings.bm3d,
     }  # fmt: skip
 
 
@@ -250,7 +250,7 @@ def _grid_side(study: Study) -> int:
 
 def _decides_grid(study: Study, data_set: str) -> dict:
     decides = study.identity(data_set) | {"dip": study.settings.dip.model_dump(exclude={"images"}), "rows": GRID}
-    return decides | {"side": _grid_side(study) if data_set == "photos" else 0, "search": anneal.VERSION}
+    return decides | {"side": _grid_side(study) if data_set == "photos" else 0}
 
 
 @measure(
@@ -273,7 +273,7 @@ def grid(study: Study, data_set: str) -> pd.DataFrame:
 
 
 def _decides_cost(study: Study) -> dict:
-    return {"sizes": study.settings.cost_sizes, "search": anneal.VERSION}
+    return {"sizes": study.settings.cost_sizes}
 
 
 @measure("cost", models=("photos",), decides=_decides_cost, volatile=("seconds", "MB"))
