@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -161,13 +162,18 @@ def _decides_times(study: Study) -> dict:
 
 
 @measure(
-    "times", models=("mnist", "cifar10", "photos"), decides=_decides_times, volatile=(OURS, "DIP")
+    "times", models=("mnist", "cifar10", "photos"), decides=_decides_times, volatile=(OURS, "DIP"),
+    sample=lambda study: _times(study, study.settings.data_sets[:1]),
 )  # fmt: skip
 def times(study: Study) -> pd.DataFrame:
     """Seconds for one image by our search and by deep image prior, in turns in one process, one row a cell.
 
     Of deep image prior's iterations, all of which cost the same, a few are timed.
     """
+    return _times(study, study.settings.data_sets)
+
+
+def _times(study: Study, data_sets: Sequence[str]) -> pd.DataFrame:
     settings, timed = study.settings, 10
 
     def dip_seconds(degradation: str, truth: Tensor, seen: Observation) -> float:
@@ -177,7 +183,7 @@ def times(study: Study) -> pd.DataFrame:
         return found.seconds * recipe.iterations / part.iterations
 
     rows = []
-    for data_set in settings.data_sets:
+    for data_set in data_sets:
         _, truth = study.test_set(data_set)[0]
         for degradation, degrade in DEGRADATIONS.items():
             seen, pairs = degrade(truth, evaluate.seed_of(0, 0)), []
@@ -276,11 +282,17 @@ def _decides_cost(study: Study) -> dict:
     return {"sizes": study.settings.cost_sizes}
 
 
-@measure("cost", models=("photos",), decides=_decides_cost, volatile=("seconds", "MB"))
+@measure(
+    "cost", models=("photos",), decides=_decides_cost, volatile=("seconds", "MB"), sample=lambda study: _cost(study, 1)
+)  # fmt: skip
 def cost(study: Study) -> pd.DataFrame:
     """Seconds and peak memory of a process that restores one photograph, by its size and task."""
+    return _cost(study, study.settings.cost_sizes)
+
+
+def _cost(study: Study, sizes: int) -> pd.DataFrame:
     context, rows = multiprocessing.get_context("spawn"), []
-    for width, height in COST_SIZES[: study.settings.cost_sizes]:
+    for width, height in COST_SIZES[:sizes]:
         for work in ("denoise", "deblock", "inpaint"):
             if work == "inpaint" and width > 768:
                 continue
