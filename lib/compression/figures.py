@@ -92,8 +92,7 @@ def factor_outs(bands: Sequence[Any]) -> Figure:
     low = d.image(2.95, y, bands[1], 0.6, pixelated=False)
     second = d.box(4.05, y, "level 1", w=0.75, h=0.5, colour="flow")
     top = d.image(5.1, y, bands[2], 0.42, pixelated=False)
-    for a, b in ((x, first), (first, low), (low, second), (second, top)):
-        d.arrow(a, b, both=True)
+    d.chain(x, first, low, second, top, both=True)
     for node, note, height in ((x, "$x$", 0.3), (low, "$h_0$", 0.2), (top, "$h_1 = z_2$", 0.14)):
         d.text(node.x, y + height + 0.14, note)
     for number, (level, known) in enumerate(((first, low), (second, top))):

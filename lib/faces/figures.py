@@ -66,8 +66,7 @@ def comb(target: np.ndarray, outputs: Mapping[str, np.ndarray]) -> Figure:
     encoder = d.trapezoid(1.62, middle, "encoder $E$\nlevels n to 0", w=1.05, h=1.5, ratio=0.5, colour="encoder")
     code = d.vector(2.52, middle, "$z$", n=6, cell=0.11, colour="static")
     trunk = d.box(3.35, middle, "shared\nlevels 0, 1", w=0.88, h=0.62, colour="decoder")
-    for a, b in ((seen, encoder), (encoder, code), (code, trunk)):
-        d.arrow(a, b)
+    d.chain(seen, encoder, code, trunk)
     places = np.linspace(2.24, 0.36, len(outputs))
     for place, (name, picture) in zip(places, outputs.items(), strict=True):
         branch = d.trapezoid(

@@ -71,7 +71,7 @@ def _restore(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.mask is not None:  # drawn on what is seen
         upright = check_mask(read_image(arguments.mask).pixels, turned(image, picture.orientation))
         mask = turned(upright, picture.orientation, back=True)
-    restorer = load(arguments.preset, arguments.prior, arguments.device)
+    restorer = load(arguments.preset, model=arguments.prior, device=arguments.device)
     result: dict[str, Any] = {"task": arguments.task}
     start = time.perf_counter()
     with tqdm(desc=arguments.task, unit="step", file=sys.stderr) as bar:

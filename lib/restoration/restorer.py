@@ -141,15 +141,16 @@ class Restorer:
         return np.where(lost if image.ndim == 2 else lost[:, :, None], result, image)
 
 
-def load(preset: str = "laptop", data_set: DataSet = "photos", device: str = "cpu", seed: int = 0) -> Restorer:
-    """The restorer that ships for ``preset``: its prior is the one of ``data_set``, and serves every degradation.
+def load(preset: str = "laptop", *, model: DataSet = "photos", device: str = "cpu", seed: int = 0) -> Restorer:
+    """The restorer that ships for ``preset``: its prior is the one of the data set ``model``, and serves every
+    degradation.
 
     Raises:
         UserError: no such preset or data set; no checkpoint matches it: says how to train one.
     """
     from lib.store import load_model
 
-    return Restorer(load_model("restoration", data_set, preset, seed=seed), data_set, device)
+    return Restorer(load_model("restoration", model, preset, seed=seed), model, device)
 
 
 # -------------------------------------------------------------------------------------------------------------- checks
