@@ -82,6 +82,11 @@ def command_parser(module: str, description: str) -> argparse.ArgumentParser:
     return Parser(prog=f"python -m {module}", description=description, allow_abbrev=False)
 
 
+def say(text: str) -> None:
+    """What a command tells while it works, on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
 def show(result: Mapping[str, Any], as_json: bool) -> None:
     """Print the result of a command on stdout: as one JSON object, or a line for each entry."""
     lines = [json.dumps(result)] if as_json else [f"{name.replace('_', ' ')}: {each}" for name, each in result.items()]

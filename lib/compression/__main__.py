@@ -8,14 +8,13 @@ viewer shows it, upright and in sRGB; what was converted or left out is said on 
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lib.errors import command_line, command_parser, explain_os_error, show
+from lib.errors import command_line, command_parser, say, show
 
 
 def _arguments() -> argparse.Namespace:
@@ -46,26 +45,6 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-def _read(path: Path) -> bytes:
-    """A stream file, of bounded size whatever the path names (a device may never end)."""
-    from lib.compression.bitstream import MAX_BYTES, BitstreamError
-
-    try:
-        with path.open("rb") as file:
-            data = file.read(4)
-            if data == b"FLWC":
-                data += file.read(MAX_BYTES)
-    except OSError as error:
-        raise explain_os_error(error, path, "read") from None
-    if len(data) > MAX_BYTES:
-        raise BitstreamError(f"{path} is larger than any stream can be ({MAX_BYTES} bytes)")
-    return data
-
-
 def _encode(arguments: argparse.Namespace) -> dict[str, Any]:
     from lib.coding.container import MAX_PIXELS, check_size
     from lib.compression import load
@@ -79,7 +58,7 @@ def _encode(arguments: argparse.Namespace) -> dict[str, Any]:
     codec = load(arguments.preset, device=arguments.device)
     notes = told(picture.converted, picture.dropped)
     height, width = image.shape[:2]
-    _say(f"encoding {width} x {height} pixels at quality {arguments.quality:g} ...")
+    say(f"encoding {width} x {height} pixels at quality {arguments.quality:g} ...")
     start = time.perf_counter()
     data = codec.compress(image, arguments.quality)
     seconds = time.perf_counter() - start
@@ -96,18 +75,19 @@ def _encode(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _decode(arguments: argparse.Namespace) -> dict[str, Any]:
+    from lib.coding.container import read_stream
     from lib.compression import load
-    from lib.compression.bitstream import pixels_of, unpack
+    from lib.compression.bitstream import MAGIC, MAX_BYTES, pixels_of, unpack
     from lib.vision.write import Output, image_bytes, image_format
 
     out = Output(arguments.output, arguments.input)  # refuse names before the work
     image_format(arguments.output)
-    data = _read(arguments.input)
+    data = read_stream(arguments.input, MAGIC, MAX_BYTES)
     header, payloads = unpack(data)
     if header.grey is False:
         image_format(arguments.output, (1, 1, 3))
     codec = None if header.lossless else load(arguments.preset, device=arguments.device)  # lossless files need no model
-    _say(f"decoding {len(data)} bytes ...")
+    say(f"decoding {len(data)} bytes ...")
     start = time.perf_counter()
     image = pixels_of(header, payloads[0]) if codec is None else codec.decompress(data, arguments.levels)
     seconds = time.perf_counter() - start
@@ -116,9 +96,10 @@ def _decode(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _info(arguments: argparse.Namespace) -> dict[str, Any]:
-    from lib.compression.bitstream import STEP_UNIT, unpack
+    from lib.coding.container import read_stream
+    from lib.compression.bitstream import MAGIC, MAX_BYTES, STEP_UNIT, unpack
 
-    data = _read(arguments.input)
+    data = read_stream(arguments.input, MAGIC, MAX_BYTES)
     header, levels = unpack(data)
     return {
         "bytes": len(data),

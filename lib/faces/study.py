@@ -44,8 +44,6 @@ METHODS = {
     **NULLS,
 }
 """What swaps are compared, and their names in tables."""
-HIGHER = ("ssim", "psnr", "retrieved", "margin")
-"""Columns of `summary` in which more is better, beside gains, cosines and correlations."""
 
 
 def parameters(widths: Sequence[int], code: int, counts: Sequence[int] = (1, 2, 4, 8, 16)) -> pd.DataFrame:

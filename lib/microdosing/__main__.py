@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import sys
 import time
 from fractions import Fraction
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lib.errors import UserError, command_line, command_parser, explain_os_error, show
+from lib.errors import UserError, command_line, command_parser, say, show
 
 if TYPE_CHECKING:
     from lib.vision.video import Info
@@ -59,26 +58,6 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-def read(path: Path) -> bytes:
-    """A stream file, of bounded size whatever the path names (a device may never end)."""
-    from lib.microdosing.stream import MAGIC, MAX_BYTES, BitstreamError
-
-    try:
-        with path.open("rb") as file:
-            data = file.read(len(MAGIC))
-            if data == MAGIC:
-                data += file.read(MAX_BYTES)
-    except OSError as error:
-        raise explain_os_error(error, path, "read") from None
-    if len(data) > MAX_BYTES:
-        raise BitstreamError(f"{path} is larger than any stream can be ({MAX_BYTES} bytes)")
-    return data
-
-
 def _encode(arguments: argparse.Namespace) -> dict[str, Any]:
     from lib import config as configs
     from lib import microdosing
@@ -112,7 +91,7 @@ def _encode(arguments: argparse.Namespace) -> dict[str, Any]:
     student = None
     start = time.perf_counter()
     if not arguments.no_student:
-        _say(f"distilling a student on {len(frames)} frames of {about.width} x {about.height} pixels ...")
+        say(f"distilling a student on {len(frames)} frames of {about.width} x {about.height} pixels ...")
         start_from = microdosing.load_student(arguments.preset, clip=None)
         student = microdosing.fit(codec.model, frames, config, start=start_from, device=arguments.device)
         times["fit"] = time.perf_counter() - start
@@ -120,9 +99,9 @@ def _encode(arguments: argparse.Namespace) -> dict[str, Any]:
     options = {"bits": arguments.bits, "group": group}
     step = 1.0
     if arguments.bpp is not None:
-        _say(f"looking for the quantiser step for {arguments.bpp:g} bpp ...")
+        say(f"looking for the quantiser step for {arguments.bpp:g} bpp ...")
         step = codec.choose_step(frames, arguments.bpp, student, **options)
-    _say(f"encoding with step {step:g} ...")
+    say(f"encoding with step {step:g} ...")
     start = time.perf_counter()
     data = codec.compress_sequence(frames, student, step=step, rate=rate, **options)
     times["encode"] = time.perf_counter() - start
@@ -133,7 +112,7 @@ def _encode(arguments: argparse.Namespace) -> dict[str, Any]:
     out.write(data)
     psnr = float(np.mean(10 * np.log10(255**2 / np.maximum(error, 1e-9))))
     beside = baselines.at_quality(frames, psnr, rate)
-    _say(
+    say(
         f"a demonstrator: {len(data):,} bytes at {psnr:.1f} dB, {len(data) / beside['bytes']:.1f} times what x264 "
         f"needs ({beside['bytes']:,} bytes at {beside['psnr']:.1f} dB)"
     )
@@ -169,15 +148,17 @@ def _timing(about: Info, stamps: list[Fraction]) -> tuple[Fraction, list[str]]:
 
 def _decode(arguments: argparse.Namespace) -> dict[str, Any]:
     from lib import microdosing
+    from lib.coding.container import read_stream
+    from lib.microdosing.stream import MAGIC, MAX_BYTES
     from lib.vision import video
     from lib.vision.write import Output
 
     video.check_suffix(arguments.output)
     out = Output(arguments.output, arguments.input)
-    data = read(arguments.input)
+    data = read_stream(arguments.input, MAGIC, MAX_BYTES)
     codec = microdosing.load(arguments.preset, device=arguments.device)
     header = codec.open(data).header
-    _say(f"decoding {len(data)} bytes ...")
+    say(f"decoding {len(data)} bytes ...")
     start = time.perf_counter()
     frames = codec.decompress_sequence(data, arguments.first, arguments.frames)
     count = video.write(out, frames, header.rate, crf=8)
@@ -186,9 +167,10 @@ def _decode(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _info(arguments: argparse.Namespace) -> dict[str, Any]:
-    from lib.microdosing.stream import VERSION, Stream
+    from lib.coding.container import read_stream
+    from lib.microdosing.stream import MAGIC, MAX_BYTES, VERSION, Stream
 
-    data = read(arguments.input)
+    data = read_stream(arguments.input, MAGIC, MAX_BYTES)
     header = Stream(data).header
     keys = [length for length, key in zip(header.lengths, header.keys, strict=True) if key]
     return {
