@@ -87,6 +87,19 @@ def test_the_list_of_records_passes_over_what_only_moved(original, copy, monkeyp
     assert list(verify.changes(record)) == ["lib/flows/layers.py"]
 
 
+def test_what_is_new_in_a_table_that_is_only_looked_into(original, copy):
+    table = '"additive": AdditiveCoupling'
+    copy("lib/flows/layers.py", "\nCOUPLINGS:", "\nclass Other(AffineCoupling):\n    pass\n\n\nCOUPLINGS:")
+    after = copy("lib/flows/layers.py", table, f'{table}, "other": Other')
+    assert changes(original, after) == []
+    assert "lib.flows.layers.Other" in after.fingerprint([FLOW]).symbols
+    after = copy("lib/flows/layers.py", '"affine": AffineCoupling', '"affine": Other')
+    assert changes(original, after) == ["lib/flows/layers.py"]
+    copy("lib/flows/layers.py", '"affine": Other', '"affine": AffineCoupling')
+    after = copy("lib/flows/layers.py", "return torch.cat([x_a, x_b + self", "return torch.cat([x_a, 2 * x_b + self")
+    assert changes(original, after) == ["lib/flows/layers.py"]
+
+
 def test_a_consistent_new_name(original, copy):
     for path in (copy.root / "lib").rglob("*.py"):
         path.write_text(re.sub(r"\bAffineCoupling\b", "AffineLayer", path.read_text()))

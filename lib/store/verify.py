@@ -282,4 +282,5 @@ def changes(record: Record) -> Iterator[str]:
     if "symbols" not in code:
         yield "made before its code was recorded"
     else:
-        yield from changed_homes(source().fingerprint(code["symbols"]).symbols, code["symbols"], source())
+        then = code["symbols"]
+        yield from changed_homes(source().fingerprint(then, then).symbols, then, source())
