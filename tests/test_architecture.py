@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from lib import config
+
 LIB = Path(__file__).resolve().parent.parent / "lib"
-CHAPTERS = {"background", "faces", "restoration", "compression", "microdosing", "dynamics"}
+CHAPTERS = {config.chapter_package(chapter) for chapter in config.chapters()}
 NO_METHOD = {
     "__init__", "__main__", "config", "experiments", "tasks", "study", "evaluate", "figures", "captions",
     "baselines", "denoisers",
