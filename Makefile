@@ -68,8 +68,8 @@ claim: setup  ## measure one claim again and compare: make claim ID=5.jpeg (WHOL
 audit: setup  ## measure every claim again (hours; go on after an interruption) and write figures/audit.md
 	@$(BIN)/python -m lib.claims audit $(if $(CHAPTERS),--chapters $(CHAPTERS))
 
-fuzz: setup-test  ## hunt for files that the readers do not survive, SECONDS=600 [SEED=0]
-	@PYTHONPATH=. $(BIN)/python tests/fuzz/hunt.py --seconds "$(or $(SECONDS),600)" --seed "$(or $(SEED),0)" --keep runs/fuzz
+fuzz: setup-test  ## hunt for files that the readers do not survive, SECONDS=600 [SEED=0] [CORPUS=folder]
+	@PYTHONPATH=. $(BIN)/python tests/fuzz/hunt.py --seconds "$(or $(SECONDS),600)" --seed "$(or $(SEED),0)" $(if $(CORPUS),--corpus "$(CORPUS)") --keep runs/fuzz
 
 timings:  ## keep time and memory of the last executions in figures/performance/timings.csv
 	@$(BIN)/python -m lib.timings --record

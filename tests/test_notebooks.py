@@ -156,6 +156,13 @@ def test_tolerances_name_files_and_columns_that_exist():
             assert column in columns, f"{name} has no column {column}"
 
 
+def test_tolerances_hold_in_the_cell_that_shows_the_table():
+    for name, entry in compare.tolerances().items():
+        cells = nbformat.read(paths.ROOT / "notebooks" / f"{Path(name).parts[0]}.ipynb", 4).cells
+        limits = [compare.limits_of_cell(cell.outputs) for cell in cells if cell.cell_type == "code"]
+        assert compare.limits(entry) in limits, name
+
+
 def test_smoke_trains_from_scratch(chapter, tmp_path):
     told = environment(tmp_path, tmp_path / "runs") | {"GMMP_FIGURES": ""}
     command = [sys.executable, "-m", "lib.run", chapter, "--preset", "smoke"]

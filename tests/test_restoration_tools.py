@@ -35,6 +35,54 @@ def small() -> Restorer:
     return Restorer(flow, "photos")
 
 
+def test_tiles_cover_an_image_once_and_lie_on_the_grid_of_jpeg(monkeypatch):
+    for height, width in ((24, 32), (1900, 40), (1930, 3400), (5000, 1600)):
+        seen = np.zeros((height, width), int)
+        tiles = list(restorer.tiles_of(height, width))
+        for tile in tiles:
+            seen[tile.core] += 1
+            wide = seen[tile.wide]
+            assert wide[tile.within].shape == seen[tile.core].shape and max(wide.shape) <= 1.25 * restorer.TILE + 128
+            assert all(part.start % 16 == 0 for part in tile.wide)
+        assert (seen == 1).all()
+    assert len(list(restorer.tiles_of(1024, 1536))) == 1  # usual photographs are restored whole
+
+
+@pytest.mark.parametrize("task", ["denoise", "deblock", "inpaint"])
+def test_large_images_are_restored_in_tiles(small, monkeypatch, task):
+    image, told = picture(160, 224), []
+    lost = np.zeros((160, 224), bool)
+    lost[20:30, 100:140] = True
+
+    def restored(progress=None) -> np.ndarray:
+        if task == "denoise":
+            return small.denoise(image, 20, progress)
+        if task == "deblock":
+            known = degradations.decode_jpeg(degradations.encode_jpeg(image, 30))[1]
+            return small.deblock(image, known, progress, 0.2)
+        return small.inpaint(image, lost, progress)
+
+    whole = restored()
+    monkeypatch.setattr(restorer, "TILE", 96)
+    parts = restored(lambda *pair: told.append(pair))
+    assert np.square(whole.astype(int) - parts).mean() < 4 and (parts != image).any()
+    shares = [done / total for done, total in told]
+    assert shares == sorted(shares) and len(shares) > 3 and shares[-1] <= 1
+
+
+def test_tiles_without_damage_are_skipped_and_lost_ones_refused(small, monkeypatch):
+    monkeypatch.setattr(restorer, "TILE", 96)
+    image, lost = picture(400, 96), np.zeros((400, 96), bool)
+    lost[5, 5] = True
+    seen = []
+    monkeypatch.setattr(small, "tensor", lambda part: seen.append(part.shape) or Restorer.tensor(small, part))
+    small.inpaint(image, lost)
+    assert len(seen) == 1
+    lost[80:] = True
+    with pytest.raises(UserError, match="in one piece"):
+        small.inpaint(image, lost)
+
+
 # -------------------------------------------------------------------------------------------------------- command line
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import itertools
 import json
 import os
 import runpy
@@ -11,6 +12,7 @@ import sys
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -19,7 +21,7 @@ from test_compression import tiny_model
 from test_microdosing import tiny_codec
 from test_restoration import smooth, tiny
 from test_vision_images import as_stored, exif, photo, png16, profile, saved
-from test_vision_video import REGULAR, VARIABLE, film, offset
+from test_vision_video import LATE, REGULAR, VARIABLE, click, film, offset
 
 from lib.compression import __main__ as compression
 from lib.compression import codec as flow_codec
@@ -190,12 +192,45 @@ def test_frames_are_read_as_they_are_seen(tmp_path):
 # ---------------------------------------------------------------------------------------------------------------- film
 
 
-def test_streams_say_what_they_leave_out(run, tmp_path):
+@pytest.mark.parametrize(
+    ("times", "name", "codec"),
+    [(REGULAR, "in.mp4", "aac"), (VARIABLE, "in.mkv", "flac"), (LATE, "in.mp4", "aac"), (LATE, "in.ts", "mp2"),
+     (VARIABLE, "in.avi", "pcm_u8")],
+)  # fmt: skip
+@pytest.mark.parametrize("out", ["out.mp4", "out.mkv"])
+def test_streams_keep_sound_and_time(run, tmp_path, times, name, codec, out):
+    source = film(tmp_path / name, times, 3, codec)
+    code, report, err = run("microdosing", "encode", name, "x.mdc", "--no-student", "--json")
+    assert code == 0 and report["companion_bytes"] > 100 and "dropped" not in report, err
+    code, about, _ = run("microdosing", "info", "x.mdc", "--json")
+    kind = "of each frame" if times is VARIABLE else "constant rate"
+    assert about["companion_bytes"] > 100 and about["time_stamps"] == kind and about["bpp"] == report["bpp"]
+    code, report, err = run("microdosing", "decode", "x.mdc", out, "--json")
+    assert code == 0 and report["frames"] == 20, err
+    ways = [[float(frame.time) - click(path) for frame in video.frames(path)] for path in (source, tmp_path / out)]
+    assert np.abs(np.subtract(*ways)).max() < 0.03
+
+
+def test_a_part_of_a_film(run, tmp_path):
     film(tmp_path / "in.mp4", VARIABLE, 3)
-    code, report, err = run("microdosing", "encode", "in.mp4", "x.mdc", "--no-student", "--frames", 12, "--json")
-    assert code == 0, err
-    assert any("time stamps" in part for part in report["dropped"]) and any("sound" in p for p in report["dropped"])
-    assert all(f"dropped: {part}" in err for part in report["dropped"])
+    options = ("--no-student", "--group", 1, "--frames", 12, "--json")
+    code, report, err = run("microdosing", "encode", "in.mp4", "x.mdc", *options)
+    assert code == 0 and report["frames"] == 12, err
+    assert run("microdosing", "decode", "x.mdc", "whole.mkv")[0] == 0
+    with av.open("whole.mkv") as container:
+        assert container.streams.audio and container.duration / 10**6 < float(VARIABLE[12]) + 0.3
+    code, report, err = run("microdosing", "decode", "x.mdc", "part.mp4", "--first", 9, "--json")
+    assert code == 0 and report["frames"] == 3 and "sound" in report["dropped"][0] and "dropped: sound" in err
+    found = [frame.time for frame in video.frames(tmp_path / "part.mp4")]
+    assert [float(b - a) for a, b in itertools.pairwise(found)] == pytest.approx([0.2, 0.2], abs=0.002)
+
+
+def test_silent_films_at_a_constant_rate_are_written_as_before(run, tmp_path):
+    video.write(tmp_path / "in.mp4", [photo(64, 64)] * 3, Fraction(25))
+    assert run("microdosing", "encode", "in.mp4", "x.mdc", "--no-student")[0] == 0
+    about = run("microdosing", "info", "x.mdc", "--json")[1]
+    assert about["companion_bytes"] == 0 and about["frames_per_second"] == 25
+    assert Path("x.mdc").read_bytes()[:4] == b"MDCS"
 
 
 @pytest.mark.parametrize("options", [("--bpp", "nan"), ("--bpp", "inf"), ("--group", 0), ("--bits", 9)])

@@ -216,6 +216,25 @@ def test_several_frames_or_pages_are_refused(tmp_path, name):
         images.read(tmp_path / name)
 
 
+@pytest.mark.parametrize("name", ["a.gif", "a.png", "a.tif"])
+def test_one_of_several_pages_can_be_asked_for(tmp_path, name):
+    frames = [Image.fromarray(np.full((12, 16, 3), 60 * k, np.uint8)) for k in range(3)]
+    frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
+    for number in (1, 2, 3):
+        found = images.read(tmp_path / name, page=number).pixels
+        assert found.shape[:2] == (12, 16) and abs(int(found.mean()) - 60 * (number - 1)) <= 1
+    for number in (0, 4, -1):
+        with pytest.raises(UserError, match="pictures 1 to 3"):
+            images.read(tmp_path / name, page=number)
+
+
+def test_pages_of_a_file_with_one_picture(tmp_path):
+    path = saved(tmp_path / "one.png", photo())
+    np.testing.assert_array_equal(images.read(path, page=1).pixels, photo())
+    with pytest.raises(UserError, match="one picture"):
+        images.read(path, page=2)
+
+
 def hostile(path: Path, kind: str) -> Path:
     if kind == "bomb":
         header = struct.pack(">IIBBBBB", 14000, 14000, 1, 0, 0, 0, 0)

@@ -31,17 +31,17 @@ def check_size(width: int, height: int, what: str = "an image") -> None:
         )
 
 
-def read_stream(path: Path, magic: bytes, most: int) -> bytes:
+def read_stream(path: Path, magics: tuple[bytes, ...], most: int) -> bytes:
     """A file of at most ``most`` bytes, whatever the path names (a device may never end); of one that does not begin
-    with ``magic``, only as much.
+    with any of ``magics``, which are of one length, only as much.
 
     Raises:
         UserError: it cannot be read. BitstreamError: it is larger.
     """
     try:
         with path.open("rb") as file:
-            data = file.read(len(magic))
-            if data == magic:
+            data = file.read(len(magics[0]))
+            if data in magics:
                 data += file.read(most)
     except OSError as error:
         raise explain_os_error(error, path, "read") from None

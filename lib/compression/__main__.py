@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from lib.errors import command_line, command_parser, say, show
+from lib.progress import bar
 
 
 def _arguments() -> argparse.Namespace:
@@ -33,11 +34,12 @@ def _arguments() -> argparse.Namespace:
 
     text = (
         "An image file (PNG, JPEG, TIFF, WebP, AVIF, HEIC, JPEG 2000, GIF, BMP, PPM) to a stream. EXIF orientation and "
-        "colour profile are applied. Refused: more than 8 bits a channel, transparency, several frames or pages."
+        "colour profile are applied. Up to 64 megapixels. Refused: more than 8 bits a channel, transparency, several "
+        "frames or pages without --page."
     )
-    command("encode", "An image file to a stream.", text).add_argument(
-        "--quality", type=float, default=50.0, help="1..100, higher is better (default 50)"
-    )
+    encode = command("encode", "An image file to a stream.", text)
+    encode.add_argument("--quality", type=float, default=50.0, help="1..100, higher is better (default 50)")
+    encode.add_argument("--page", type=int, metavar="N", help="which picture of a file with several, from 1")
     command("decode", "A stream to an image file.").add_argument(
         "--levels", type=int, help="only so many levels, 1 being the coarsest (default: all that are there)"
     )
@@ -45,14 +47,20 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def squared_error(one: np.ndarray, other: np.ndarray) -> float:
+    """Mean squared difference of two uint8 images, row by row: large images are not copied as a whole."""
+    rows = (np.square(a.astype(np.float64) - b).sum() for a, b in zip(one, other, strict=True))
+    return float(sum(rows)) / one.size
+
+
 def _encode(arguments: argparse.Namespace) -> dict[str, Any]:
-    from lib.coding.container import MAX_PIXELS, check_size
     from lib.compression import load
+    from lib.compression.bitstream import MAX_PIXELS, check_size
     from lib.vision import images
     from lib.vision.write import Output, told
 
     out = Output(arguments.output, arguments.input)
-    picture = images.read(arguments.input, most=MAX_PIXELS)
+    picture = images.read(arguments.input, most=MAX_PIXELS, page=arguments.page)
     image = picture.pixels
     check_size(image.shape[1], image.shape[0])
     codec = load(arguments.preset, device=arguments.device)
@@ -60,10 +68,12 @@ def _encode(arguments: argparse.Namespace) -> dict[str, Any]:
     height, width = image.shape[:2]
     say(f"encoding {width} x {height} pixels at quality {arguments.quality:g} ...")
     start = time.perf_counter()
-    data = codec.compress(image, arguments.quality)
+    with bar("encode", " values") as progress:
+        data = codec.compress(image, arguments.quality, progress=progress)
     seconds = time.perf_counter() - start
-    decoded = codec.decompress(data)
-    error = np.square(decoded.astype(np.float64) - image).mean()
+    with bar("check", " values") as progress:
+        decoded = codec.decompress(data, progress=progress)
+    error = squared_error(decoded, image)
     out.write(data)
     return {
         "bytes": len(data),
@@ -82,14 +92,18 @@ def _decode(arguments: argparse.Namespace) -> dict[str, Any]:
 
     out = Output(arguments.output, arguments.input)  # refuse names before the work
     image_format(arguments.output)
-    data = read_stream(arguments.input, MAGIC, MAX_BYTES)
+    data = read_stream(arguments.input, (MAGIC,), MAX_BYTES)
     header, payloads = unpack(data)
     if header.grey is False:
         image_format(arguments.output, (1, 1, 3))
     codec = None if header.lossless else load(arguments.preset, device=arguments.device)  # lossless files need no model
     say(f"decoding {len(data)} bytes ...")
     start = time.perf_counter()
-    image = pixels_of(header, payloads[0]) if codec is None else codec.decompress(data, arguments.levels)
+    if codec is None:
+        image = pixels_of(header, payloads[0])
+    else:
+        with bar("decode", " values") as progress:
+            image = codec.decompress(data, arguments.levels, progress)
     seconds = time.perf_counter() - start
     out.write(image_bytes(image, arguments.output))
     return {"width": image.shape[1], "height": image.shape[0], "bytes": len(data), "seconds": round(seconds, 3)}
@@ -99,7 +113,7 @@ def _info(arguments: argparse.Namespace) -> dict[str, Any]:
     from lib.coding.container import read_stream
     from lib.compression.bitstream import MAGIC, MAX_BYTES, STEP_UNIT, unpack
 
-    data = read_stream(arguments.input, MAGIC, MAX_BYTES)
+    data = read_stream(arguments.input, (MAGIC,), MAX_BYTES)
     header, levels = unpack(data)
     return {
         "bytes": len(data),

@@ -19,13 +19,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lib.coding.container import MAX_PIXELS, BitstreamError, Reader, check_size, crc, varint
+from lib.coding.container import MAX_SIDE, BitstreamError, Reader, crc, varint
 
 MAGIC = b"FLWC"
 VERSION = 3
 OLDEST = 2
 MAX_LEVELS = 7
-MAX_BYTES = 8 * 3 * MAX_PIXELS  # of a whole stream: far above 24 bits a pixel
+MAX_PIXELS = 2**26  # 8192 x 8192: what cameras of 50 megapixels take
+MAX_BYTES = 6 * MAX_PIXELS  # of a whole stream: twice the pixels themselves
 WEBP_SIDE = 16383
 STEP_UNIT = 2.0**-16  # of the stored step size
 T_UNIT = 2.0**-8  # of the stored conditioning
@@ -58,6 +59,15 @@ class Header:
     lossless: bool = False
     lengths: tuple[int, ...] = ()
     version: int = VERSION
+
+
+def check_size(width: int, height: int) -> None:
+    """Raises `BitstreamError` for images that are empty or too large for this program."""
+    if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE and width * height <= MAX_PIXELS):
+        raise BitstreamError(
+            f"an image of {width} x {height} pixels cannot be coded: sides are 1 to {MAX_SIDE}, and there are at most "
+            f"{MAX_PIXELS >> 20} megapixels"
+        )
 
 
 def pack(header: Header, levels: list[bytes]) -> bytes:

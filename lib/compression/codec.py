@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,12 @@ import torch
 from torch import Tensor
 
 from lib.checks import real, whole
-from lib.coding.container import MAX_PIXELS, BitstreamError, check_size
+from lib.coding.container import BitstreamError
 from lib.coding.exact import check_arithmetic, frozen_layers, side_by_side
 from lib.coding.rans import SymbolDecoder
 from lib.coding.tables import logistic_tables
 from lib.compression import bitstream
-from lib.compression.bitstream import Header
+from lib.compression.bitstream import MAX_PIXELS, Header, check_size
 from lib.compression.fast import FastCodec, halved, present
 from lib.compression.model import FlowCodec
 from lib.compression.prior import Pass, scale_index
@@ -38,6 +38,10 @@ from lib.errors import UserError
 ARITHMETIC = 2  # of what the decoder computes; part of the model's id
 SMALLEST_STABLE = 2.0  # below this step, in grey levels, rounding to 8 bits alone changes symbols
 WORTH_A_SEARCH = 1.3  # a lossless stream this much larger, made in haste, cannot win after a long search
+
+
+Progress = Callable[[int, int], None] | None
+"""Called with (coefficients done, in all); a round of the search adds to both."""
 
 
 class Codec:
@@ -71,7 +75,10 @@ class Codec:
 
     # ------------------------------------------------------------------------------------------------------- encode
 
-    def compress(self, image: Any, quality: float = 50, *, stable: bool = True, dead_zone: float = 1.0) -> bytes:
+    def compress(
+        self, image: Any, quality: float = 50, *, stable: bool = True, dead_zone: float = 1.0,
+        progress: Progress = None,
+    ) -> bytes:  # fmt: skip
         """One image as a stream.
 
         Args:
@@ -90,7 +97,7 @@ class Codec:
         step_size = self.step_size(quality)
         if quality == 100:
             return bitstream.lossless(pixels)
-        header, levels = self._compress(pixels, step_size, stable, dead_zone)
+        header, levels = self._compress(pixels, step_size, stable, dead_zone, progress=progress)
         data = bitstream.pack(header, [level.encode() for level in levels])
         return _smaller(data, pixels)
 
@@ -108,20 +115,21 @@ class Codec:
 
     @torch.inference_mode()
     def _compress(
-        self, pixels: np.ndarray, step_size: float, stable: bool, dead_zone: float, estimate: bool = False
-    ) -> tuple[Header, list[CodedLevel]]:
+        self, pixels: np.ndarray, step_size: float, stable: bool, dead_zone: float, estimate: bool = False,
+        progress: Progress = None,
+    ) -> tuple[Header, list[CodedLevel]]:  # fmt: skip
         """Header and symbols, the top first."""
         height, width, channels = pixels.shape
         step, t = self._scalars(step_size, None)
         with _plain_arithmetic(self.device):
-            search = Search(self.model, pixels, step, t, dead_zone, estimate)
+            search = Search(self.model, pixels, step, t, dead_zone, estimate, progress)
             settled = search.run(stable and step_size >= SMALLEST_STABLE)
         step_units, t_units = round(step_size / bitstream.STEP_UNIT), round(float(t) / bitstream.T_UNIT)
         return Header(self.id, width, height, channels == 1, step_units, t_units, settled), search.levels
 
     # ------------------------------------------------------------------------------------------------------- decode
 
-    def decompress(self, data: bytes, levels: int | None = None) -> np.ndarray:
+    def decompress(self, data: bytes, levels: int | None = None, progress: Progress = None) -> np.ndarray:
         """The image of a stream: uint8 ``(H, W, 3)``, or ``(H, W)`` where it was grey.
 
         Args:
@@ -140,7 +148,7 @@ class Codec:
             payloads = payloads[:count]
         if header.lossless:
             return bitstream.pixels_of(header, payloads[0])
-        image = to_bytes(self._decode(header, payloads), header.grey)
+        image = to_bytes(self._decode(header, payloads, progress=progress), header.grey)
         return image[:, :, 0] if header.grey else image
 
     def low_band(self, data: bytes, levels: int) -> np.ndarray:
@@ -177,13 +185,15 @@ class Codec:
 
     @torch.inference_mode()
     def _decode(
-        self, header: Header, payloads: list[bytes], found: list[list[np.ndarray]] | None = None, stop: int = 0
-    ) -> Tensor:
+        self, header: Header, payloads: list[bytes], found: list[list[np.ndarray]] | None = None, stop: int = 0,
+        progress: Progress = None,
+    ) -> Tensor:  # fmt: skip
         """The image, not rounded; ``found`` is given the symbols of each level, pass by pass. ``stop``: the low band
         that many levels deep instead."""
         size = header.height, header.width
         step, t = self._scalars(header.step * bitstream.STEP_UNIT, header.t)
         decoders: list[SymbolDecoder] = []
+        done, total_size = 0, (1 if header.grey else 3) * header.height * header.width
 
         def exchange(level: int):
             if decoders:
@@ -200,6 +210,10 @@ class Codec:
                 chosen = None if there is None else select(there, p)
                 index = scale_index(raw)
                 symbols = decoders[-1].get((index.flatten() if chosen is None else index[chosen]).cpu().numpy())
+                nonlocal done
+                done += len(symbols)
+                if progress:
+                    progress(done, total_size)
                 if found is not None:
                     found[-1].append(symbols)
                 if chosen is None:

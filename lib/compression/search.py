@@ -15,6 +15,7 @@ as they are; and where only a few of the finest level are left, it redoes small 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -46,11 +47,13 @@ class Search:
         step, t: as `FastCodec.synthesise`.
         dead_zone: as `lib.compression.codec.Codec.compress`.
         estimate: count bits, too.
+        progress: called with coefficients that are quantised, and how many there are so far in all rounds.
     """
 
     def __init__(
-        self, model: FastCodec, pixels: np.ndarray, step: Tensor, t: Tensor, dead_zone: float, estimate: bool = False
-    ) -> None:
+        self, model: FastCodec, pixels: np.ndarray, step: Tensor, t: Tensor, dead_zone: float, estimate: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:  # fmt: skip
         self.model, self.step, self.t, self.estimate = model, step, t, estimate
         self.size: Size = pixels.shape[:2]
         self.grey = pixels.shape[2] == 1
@@ -61,6 +64,7 @@ class Search:
         self._targets = self._in_steps(model.analyse(to_tensor(pixels, step.device), t, self.grey))
         self._coded = [CodedLevel(None) for _ in self._targets]  # the finest first
         self._lows: list[Tensor | None] = [None] * model.depth  # decoded, what the prior of each level sees
+        self._progress, self._done, self._planned = progress, 0, 0
 
     @property
     def levels(self) -> list[CodedLevel]:
@@ -93,6 +97,7 @@ class Search:
     def _quantise(self, first: int, decode: bool = True) -> None:
         """Symbols of level ``first`` and all finer ones; ``decode``: and the pixels that they give."""
         model = self.model
+        self._planned += sum(target.numel() for target in self._targets[: first + 1])
         for level in range(first, -1, -1):
             self._coded[level] = CodedLevel(self._present(level))
             if level == model.depth:
@@ -136,6 +141,9 @@ class Search:
                     coded.bits += float((bits if chosen is None else bits[chosen[i]]).sum())
                 made.put(i, ..., found, index, mean[i] + found)
             coded.passes.append(made)
+            self._done += made.values.numel()
+            if self._progress:
+                self._progress(min(self._done, self._planned), self._planned)
             if top and len(coded.passes) == len(self.model.top.passes) and away < WHOLE * count:
                 # whole numbers but for noise, where others are 1/4 away: it was coded before, with this very step
                 self._rounding.dead_zone = 0.0

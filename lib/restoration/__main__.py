@@ -9,14 +9,12 @@ OUT is never an input; pipes and devices are written through.
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from lib.errors import command_line, command_parser, show
+from lib.progress import bar
 from lib.vision.write import Output, image_bytes, image_format, told
 
 
@@ -26,7 +24,7 @@ def _arguments() -> argparse.Namespace:
     text = (
         "Restore an image file (PNG, JPEG, TIFF, WebP, AVIF, HEIC, JPEG 2000, GIF, BMP, PPM). deblock uses how the "
         "image was quantised, where file or pixels tell. EXIF orientation is applied, a colour profile carried. "
-        "Refused: more than 8 bits a channel, transparency, several frames or pages."
+        "Refused: more than 8 bits a channel, transparency, several frames or pages without --page."
     )
     restore = commands.add_parser("restore", help=text, description=text, allow_abbrev=False)
     add = restore.add_argument
@@ -41,6 +39,7 @@ def _arguments() -> argparse.Namespace:
     )
     add("--preset", default="laptop", help="whose checkpoint: laptop (default), full, smoke")
     add("--device", default="cpu", help="cpu (default), auto, cuda")
+    add("--page", type=int, metavar="N", help="which picture of a file with several (pages, frames), from 1")
     add("--json", action="store_true", help="a summary as JSON on stdout")
     arguments = parser.parse_args()
     if (arguments.mask is None) == (arguments.task == "inpaint"):
@@ -64,7 +63,7 @@ def _restore(arguments: argparse.Namespace) -> dict[str, Any]:
     from lib.vision.images import turned
 
     out = Output(arguments.output, arguments.input, *([arguments.mask] if arguments.mask else []))
-    picture = read_image(arguments.input, shown=False)  # as quantised, and in its own colours
+    picture = read_image(arguments.input, shown=False, page=arguments.page)  # as quantised, and in its own colours
     image, quantisation = picture.pixels, picture.detail
     image_format(arguments.output, image.shape)
     mask = None
@@ -74,12 +73,7 @@ def _restore(arguments: argparse.Namespace) -> dict[str, Any]:
     restorer = load(arguments.preset, model=arguments.prior, device=arguments.device)
     result: dict[str, Any] = {"task": arguments.task}
     start = time.perf_counter()
-    with tqdm(desc=arguments.task, unit="step", file=sys.stderr) as bar:
-
-        def progress(done: int, steps: int) -> None:
-            bar.total = steps
-            bar.update(done - bar.n)
-
+    with bar(arguments.task, "window") as progress:
         if arguments.task == "denoise":
             sigma = arguments.sigma
             if sigma is None:

@@ -47,6 +47,11 @@ def _starts(length: int, window: int, overlap: int) -> list[int]:
     return [round(index * (length - window) / (count - 1)) for index in range(count)]
 
 
+def window_count(height: int, width: int) -> int:
+    """How many windows an image is seen in."""
+    return len(_starts(height, WINDOW, OVERLAP)) * len(_starts(width, WINDOW, OVERLAP))
+
+
 def _ramp(length: int, first: bool, last: bool, overlap: int, like: Tensor) -> Tensor:
     ramp = torch.ones(length, device=like.device)
     rise = (torch.arange(overlap, device=like.device) + 0.5) / overlap

@@ -94,9 +94,10 @@ def limits(entry: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def limits_of_cell(source: str) -> dict[str, float]:
-    """What may differ in the output of a notebook's cell: `limits` of the table that it writes, by its name."""
-    return limits(next((entry for name, entry in tolerances().items() if name.removesuffix(".csv") in source), {}))
+def limits_of_cell(outputs: object) -> dict[str, float]:
+    """What may differ in the ``outputs`` of a notebook's cell: `limits` of the table that their caption links to."""
+    text = str(outputs)
+    return limits(next((entry for name, entry in tolerances().items() if name.removesuffix(".csv") in text), {}))
 
 
 def _value(number: str) -> float:

@@ -43,7 +43,7 @@ class Companions:
 
     @classmethod
     def of(cls, source: Path, container: Any, film: Any, container_format: str) -> Companions:
-        """Tried out on the first packets of each stream of an open film.
+        """Tried out on the first packets of each stream of an open film; ``film``: its pictures, where there are any.
 
         Raises:
             UserError: sound that can neither be copied nor decoded.
@@ -51,7 +51,7 @@ class Companions:
         ways, starts, converted, dropped = [], [], [], []
         metadata = {name: text for name, text in container.metadata.items() if name not in _OF_THE_FILE}
         for stream in container.streams:
-            if stream.index == film.index:
+            if film is not None and stream.index == film.index:
                 continue
             timecode = stream.metadata.get("timecode")
             if stream.type == "data" and timecode:  # the container makes a track of it again
@@ -67,7 +67,7 @@ class Companions:
             ways.append((stream.index, copied))
             if stream.type == "audio" and stream.start_time is not None:
                 starts.append(stream.start_time * Fraction(stream.time_base))
-        timecode = film.metadata.get("timecode")
+        timecode = film.metadata.get("timecode") if film is not None else None
         if timecode:
             metadata.setdefault("timecode", timecode)
         start = min(starts) if starts else None
@@ -181,9 +181,13 @@ class Travel:
                 return
             self._put(packet, origin)
         if time is None:
-            for index, copied in self.copied.items():
-                if not copied:
-                    self.container.mux(self.out[index].encode())
+            self.finish()
+
+    def finish(self) -> None:
+        """Write what the encoders of sound still hold."""
+        for index, copied in self.copied.items():
+            if not copied:
+                self.container.mux(self.out[index].encode())
 
     def _put(self, packet: Any, origin: Fraction) -> None:
         index = packet.stream.index

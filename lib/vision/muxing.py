@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 from collections.abc import Iterable
 from fractions import Fraction
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from lib.errors import UserError
-from lib.vision.companions import Companions, names
+from lib.vision.companions import Companions
 from lib.vision.film import UNKNOWN, Frame, Info, is_hd, opened
 from lib.vision.write import Output
 
@@ -45,10 +46,48 @@ def companions(source: Path, path: Path) -> Companions:
         return Companions.of(source, container, film, container_format)
 
 
-def beside(source: Path) -> list[str]:
-    """What a film holds beside its pictures, in words: for formats that hold pictures alone."""
-    with opened(source) as (container, film):
-        return [names(stream) for stream in container.streams if stream.index != film.index]
+def packed(along: Companions, origin: Fraction, end: Fraction | None = None) -> bytes:
+    """Companions as a Matroska file of their own; empty where there are none.
+
+    Args:
+        origin: second of the film's clock that is 0 in the file, not after the first of them begins.
+        end: second of the film's clock at which they are cut off.
+
+    Raises:
+        UserError: they cannot be written.
+    """
+    import av
+
+    if not along.ways:
+        return b""
+    buffer = io.BytesIO()
+    try:
+        with av.open(buffer, "w", format="matroska") as container, along.opened(container) as travel:
+            _describe(container, along, "")
+            travel.until(end, origin)
+            if end is not None:
+                travel.finish()
+    except (av.error.FFmpegError, ValueError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(f"the sound of {along.source} cannot be kept ({reason}); give a film without it") from None
+    return buffer.getvalue()
+
+
+def unpacked(source: Path, path: Path) -> Companions:
+    """The companions that `packed` wrote to a file, on their way into the film ``path``.
+
+    Raises:
+        UserError: it is no such file.
+    """
+    import av
+
+    container_format = check_suffix(path)
+    try:
+        with av.open(f"file:{source}") as container:
+            return Companions.of(source, container, None, container_format)
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(f"sound and the like in the stream are damaged ({reason}); write it again") from None
 
 
 def write(

@@ -22,11 +22,11 @@ import numpy as np
 from lib.errors import UserError
 from lib.vision.companions import Companions
 from lib.vision.film import UNKNOWN, Frame, Info, is_hd, opened
-from lib.vision.muxing import FORMATS, beside, check_suffix, companions, write
+from lib.vision.muxing import FORMATS, check_suffix, companions, packed, unpacked, write
 
 __all__ = [
-    "FORMATS", "Companions", "Frame", "Info", "beside", "check_suffix", "companions", "frames", "probe", "read",
-    "write",
+    "FORMATS", "Companions", "Frame", "Info", "check_suffix", "companions", "frames", "packed", "probe", "read",
+    "unpacked", "write",
 ]  # fmt: skip
 
 MOST_PIXELS = 8192 * 8192

@@ -2,6 +2,7 @@
 
     python tests/fuzz/hunt.py --reads 5000 --seed 1        # so many reads
     python tests/fuzz/hunt.py --seconds 3600 --seed 7      # for so long
+    python tests/fuzz/hunt.py --reads 0 --corpus FOLDER    # files of others: PngSuite, those of Pillow's own tests, ...
 
 What a reader may do with a damaged file is read it, or raise a `UserError` of one line. Anything else is an escape:
 its file is kept in the folder of ``--keep``. A crash of the process, more memory or more time than the bounds are
@@ -109,22 +110,24 @@ def films(folder: Path) -> dict[str, list[bytes]]:
 def streams() -> dict[str, tuple[list[bytes], Callable[[bytes], object]]]:
     """Streams of our own and what reads them: the headers, payloads and side information of chapters 5 and 6."""
     from lib.compression import bitstream
-    from lib.microdosing import stream
+    from lib.microdosing import film, stream
 
     rng = np.random.default_rng(0)
     payloads = [rng.bytes(size) for size in (9, 30, 60)]
     header = bitstream.Header(b"mode", 40, 24, False, 65536 * 3, 100, ())
     parts = [(True, rng.bytes(40)), (False, rng.bytes(9)), (True, rng.bytes(30))]
-    film = stream.Header(b"teachers", b"motions!", 48, 32, 1.0, Fraction(25))
+    of = stream.Header(b"teachers", b"motions!", 48, 32, 1.0, Fraction(25))
+    plain = stream.pack(of, rng.bytes(50), parts)
+    beside = film.Film(Fraction(16, 11), Fraction(1, 12800), (0, 512, 3000), rng.bytes(40))
 
     def frames_of(data: bytes) -> None:
-        opened = stream.Stream(data)
+        opened = stream.Stream(film.unpack(data)[1])
         for number in range(len(opened.header.keys)):
             opened.frame(number)
 
     return {
         "flow": ([bitstream.pack(header, payloads)], bitstream.unpack),
-        "mdc": ([stream.pack(film, rng.bytes(50), parts)], frames_of),
+        "mdc": ([plain, film.pack(beside, plain)], frames_of),
     }
 
 
@@ -207,19 +210,34 @@ def cases(hunted: dict, seed: int) -> Iterator[tuple[str, bytes, Reader]]:
         yield name, repaired(data) if name.startswith("PNG") and rng.random() < 0.5 else data, reader
 
 
-def hunt(seed: int, reads: int | None, seconds: float | None, keep: Path | None = None) -> dict:
-    """Read mutated files, so many or for so long; what came of it."""
+def corpus(folder: Path) -> Iterator[tuple[str, bytes, Reader]]:
+    """The files of a folder and those below it as they are: films by their suffix, all else as pictures."""
+    for path in sorted(each for each in folder.rglob("*") if each.is_file()):
+        if path.suffix.lower() in (".mp4", ".mkv", ".mov", ".avi", ".ts", ".webm"):
+            yield f"corpus {path.name}", path.read_bytes(), _read_film
+        else:
+            for shown in (True, False):
+                yield f"corpus {path.name}", path.read_bytes(), functools.partial(images.read, shown=shown)
+
+
+def hunt(
+    seed: int, reads: int | None, seconds: float | None, keep: Path | None = None, others: Path | None = None
+) -> dict:
+    """Read the files of a folder ``others``, then mutated files, so many or for so long; what came of it."""
     counts: dict[str, list[int]] = {}
     escapes, slowest, start = [], ("", 0.0), time.monotonic()
     memory = Path("/dev/shm")  # thousands of small files: a busy disk would take longer than the readers
     with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as name:
         folder = Path(name)
-        for number, (kind, data, reader) in enumerate(cases(targets(folder), seed)):
-            if (reads is not None and number >= reads) or (seconds is not None and time.monotonic() - start > seconds):
+        given = [] if others is None else list(corpus(others))
+        everything = itertools.chain(given, cases(targets(folder), seed))
+        for number, (kind, data, reader) in enumerate(everything, -len(given)):
+            late = seconds is not None and time.monotonic() - start > seconds
+            if number >= 0 and ((reads is not None and number >= reads) or late):
                 break
             path = folder / "case"
             path.write_bytes(data)
-            count = counts.setdefault(kind, [0, 0])
+            count = counts.setdefault(kind.split()[0] if number < 0 else kind, [0, 0])
             begin = time.process_time()  # of this process: the machine may be busy
             try:
                 reader(path)
@@ -252,11 +270,12 @@ def main() -> None:
     parser.add_argument("--reads", type=int, help="so many reads")
     parser.add_argument("--seconds", type=float, help="for so long")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--corpus", type=Path, metavar="FOLDER", help="read the files in it first, as they are")
     parser.add_argument("--keep", type=Path, help="a folder for files that escaped")
     arguments = parser.parse_args()
     if arguments.reads is None and arguments.seconds is None:
         arguments.reads = 5000
-    result = hunt(arguments.seed, arguments.reads, arguments.seconds, arguments.keep)
+    result = hunt(arguments.seed, arguments.reads, arguments.seconds, arguments.keep, arguments.corpus)
     print(json.dumps(result, indent=1))
     too_much = result["memory_mb"] > MOST_MEMORY or result["slowest"][1] > MOST_SECONDS
     sys.exit(1 if result["escapes"] or too_much else 0)
