@@ -16,6 +16,7 @@ GPUS ?= 1
 OPTIONS ?=
 ID ?=
 WHOLE ?=
+MINUTES ?=
 PYTHON ?=
 
 BIN := .venv/bin
@@ -66,7 +67,8 @@ claim: setup  ## measure one claim again and compare: make claim ID=5.jpeg (WHOL
 	@$(BIN)/python -m lib.claims claim "$(ID)" $(if $(WHOLE),--whole)
 
 audit: setup  ## measure every claim again (hours; go on after an interruption) and write figures/audit.md
-	@$(BIN)/python -m lib.claims audit $(if $(CHAPTERS),--chapters $(CHAPTERS))
+	@$(BIN)/python -m lib.claims audit $(if $(CHAPTERS),--chapters $(CHAPTERS)) $(if $(MINUTES),--minutes $(MINUTES)) \
+	    $(if $(WHOLE),--whole)
 
 fuzz: setup-test  ## hunt for files that the readers do not survive, SECONDS=600 [SEED=0] [CORPUS=folder]
 	@PYTHONPATH=. $(BIN)/python tests/fuzz/hunt.py --seconds "$(or $(SECONDS),600)" --seed "$(or $(SEED),0)" $(if $(CORPUS),--corpus "$(CORPUS)") --keep runs/fuzz
