@@ -11,13 +11,12 @@ from pathlib import Path
 import pandas as pd
 
 from lib import paths
+from lib.claims.overview import ORDER
 from lib.claims.records import COLUMNS, ledger
 from lib.claims.schema import VERDICTS, Bound
 from lib.errors import UserError
 from lib.files import write_atomically
 
-ORDER = ("not", "undecided", "no evidence", "not measured", "partly", "reproduced")
-"""What does not hold is read first."""
 _HEAD = """\
 # What was reproduced
 
