@@ -129,8 +129,8 @@ def compression(result: Result) -> Figure:
 
 @declare_figure(
     "microdosing",
-    "Chapter 6. The clip as a stream of {bytes:,} bytes, {side:,} of them the weights of the student, whose residual "
-    "network is {smaller:.0f} times smaller than the teacher's; PSNR in dB. x264 needs {x264:,} bytes for the same "
+    "Chapter 6. The clip as a stream of {bytes:,} bytes, {side:,} of them the weights of the student, with which "
+    "the decoder is {smaller:.0f} times smaller than the teacher's; PSNR in dB. x264 needs {x264:,} bytes for the same "
     "PSNR: this codec demonstrates the idea. Models of preset {weights}, student trained here in {steps} steps.",
 )
 def microdosing(result: Result) -> Figure:
@@ -172,14 +172,11 @@ def viewer(result: Result) -> Drawn:
     ax.set(ylabel="code", xlim=ends, xticklabels=[])
     ax.legend(loc="upper left", ncols=2)
     below = fig.add_subplot(grid[2, :])
+    length = ends[1] / (len(watching) - 1)
     for height, column in ((1, "truth"), (0, "label")):
         for name, paint in _PAINTS.items():
-            there = (watching[column] == name).to_numpy()
-            label = name if height else None
-            low, high = np.full(len(there), height + 0.1), np.full(len(there), height + 0.9)
-            below.fill_between(
-                watching["seconds"], low, high, where=there, step="mid", color=paint, linewidth=0, label=label
-            )
+            bars = [(second, length) for second in watching.loc[watching[column] == name, "seconds"]]
+            below.broken_barh(bars, (height + 0.1, 0.8), color=paint, linewidth=0, label=name if height else None)
     below.set(xlim=ends, ylim=(0, 2), yticks=[0.5, 1.5], yticklabels=["read", "shown"], xlabel="second")
     below.grid(False)
     fig.legend(*below.get_legend_handles_labels(), loc="outside lower right", ncols=3)
@@ -208,7 +205,7 @@ def scene(given: Shot, results: Mapping[str, Result]) -> Figure:
     read = results["viewer"].rows.iloc[peak]
     notes = ["the shot", "an old copy", "a key frame", "the clip", "a viewer", "with another face", "restored"]
     notes += [f"{files.rows['bytes'].iloc[third]:,} bytes", f"decoder {clip.facts['smaller']:.0f} times smaller"]
-    notes.append(f"{read['label']} (shows {read['truth']})")
+    notes.append(f"read {read['label']}, is {read['truth']}")
     titles = [f"{number}  {name}" for number, name, _ in STATIONS.values()]
     return image_grid([*above, *below], cols=5, col_titles=titles, scores=notes, tile=1.25)
 

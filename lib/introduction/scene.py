@@ -1,8 +1,8 @@
 """The shared scene: a rendered shot with sound, or a film of the reader's own; and a viewer whose reactions are known.
 
-    performance of an actor ─ render ─► frames ─┐
-            opening of the mouth ─► sound ──────┴─► shot.mp4
-    screen test, then the shot ─ render a face that reacts ─► viewer.mp4, and what it really showed
+performance of an actor ─ render ─► frames ─┐
+        opening of the mouth ─► sound ──────┴─► shot.mp4
+screen test, then the shot ─ render a face that reacts ─► viewer.mp4, and what it really showed
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def background(seed: int, side: int = 256) -> np.ndarray:
             colour = np.array([150, 88, 66]) * rng.uniform(0.7, 1.15) + rng.normal(0, 5, 3)
             top, bottom = round(row * height + 1), round((row + 1) * height - 1)
             wall[top:bottom, max(0, round(left + 1)) : max(0, round(left + width - 1))] = colour
-    wall += cv2.GaussianBlur(rng.normal(0, 40, wall.shape).astype(np.float32), (0, 0), 1.0)
+    wall += cv2.GaussianBlur(rng.normal(0, 40, (side, side)).astype(np.float32), (0, 0), 1.0)[..., None]
     light = np.linspace(1.15, 0.6, side)[None, :, None]
     return np.clip(cv2.GaussianBlur(wall * light, (0, 0), side / 300), 0, 255).round().astype(np.uint8)
 

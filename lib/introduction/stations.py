@@ -19,6 +19,7 @@ from lib import compression, dynamics, microdosing, restoration
 from lib import config as configs
 from lib.claims.intervals import Estimate, estimate
 from lib.data import actors, people
+from lib.dynamics import pipeline as reading
 from lib.faces import pipeline as swapping
 from lib.faces.measures import embedding, identity_similarity
 from lib.introduction.config import IntroductionConfig
@@ -199,13 +200,13 @@ def microdosed(config: IntroductionConfig, shot: Shot, folder: Path) -> Result:
     rows["difference"] = rows["student"] - rows["teacher"]
     number = estimate(rows, column="difference", groups=_parts(rows["second"]))
     usual = baselines.at_quality(frames, float(rows["student"].mean()), shot.rate, probe=25)
-    large = sum(p.numel() for p in codec.model.generator.residual.parameters())
-    small = sum(p.numel() for p in student.parameters())
+    decoder = _weights(codec.model.generator)
+    dosed = decoder - _weights(codec.model.generator.residual) + _weights(student)
     facts = {
         "bytes": len(data),
         "side": codec.open(data).header.side,
         "x264": usual["bytes"],
-        "smaller": large / small,
+        "smaller": decoder / dosed,
     }
     pictures = {"the clip": np.stack(frames), "teacher": theirs, "student": ours}
     return Result(pictures, rows, number, "PSNR of the student minus the teacher's", "dB", (0.0, "the teacher"), facts)
@@ -213,16 +214,14 @@ def microdosed(config: IntroductionConfig, shot: Shot, folder: Path) -> Result:
 
 def read(config: IntroductionConfig, viewer: Viewer) -> Result:
     """Chapter 7: what a viewer's face shows in each frame, read from two numbers, and in how many it is right."""
-    from lib.dynamics import pipeline
-
-    found = pipeline.read_faces(viewer.path, [])
+    found = reading.read_faces(viewer.path, [])
     model = dynamics.load(config.weights, model="faces")
-    _, dynamic = pipeline.encode(model, found.frames)
-    table = pipeline.timeline(found, dynamic)
+    _, dynamic = reading.encode(model, found.frames)
+    table = reading.timeline(found, dynamic)
     table = table.assign(seconds=viewer.seconds, truth=viewer.labels, strength=viewer.strengths)
     seen, test = table["face"] == 1, table["seconds"] < 0
     examples = table[seen & test].rename(columns={"truth": "label"})[["frame", "label"]]
-    named = pipeline.labelled(table, examples)
+    named = reading.labelled(table, examples)
     watching = named[seen & ~test].assign(right=lambda rows: rows["label"] == rows["truth"])
     number = estimate(watching, "share", column="right", groups=_parts(watching["seconds"]))
     if number.low is not None:  # Student's interval knows no bounds
@@ -241,6 +240,10 @@ def read(config: IntroductionConfig, viewer: Viewer) -> Result:
 
 def _crops(frames: torch.Tensor) -> np.ndarray:
     return (frames.permute(0, 2, 3, 1) * 255).round().byte().numpy()
+
+
+def _weights(network: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def _parts(seconds: pd.Series) -> np.ndarray:
