@@ -41,8 +41,9 @@ setup-test:
 
 figures: export GMMP_GPUS = $(GPUS)
 figures: setup  ## execute the chapters and write figures/ with REPORT.md (only what is out of date)
-	@$(BIN)/python -m snakemake --cores "$(JOBS)" --resources gpu=$(GPUS) mem_mb=$(MEMORY) --keep-going --rerun-incomplete \
-	    --quiet rules host --config preset="$(PRESET)" seed="$(SEED)" device="$(DEVICE)" chapters="$(CHAPTERS)" \
+	@$(BIN)/python -m lib.run.watch $(BIN)/python -m snakemake --cores "$(JOBS)" --resources gpu=$(GPUS) \
+	    mem_mb=$(MEMORY) --keep-going --rerun-incomplete --quiet $(if $(filter full,$(PRESET)),rules host,all) \
+	    --config preset="$(PRESET)" seed="$(SEED)" device="$(DEVICE)" chapters="$(CHAPTERS)" \
 	    retrain="$(if $(RETRAIN),true,false)" recompute="$(if $(RECOMPUTE),true,false)"
 
 test: setup-test  ## lint, then all tests; every committed notebook is replayed
