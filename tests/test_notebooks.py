@@ -15,6 +15,7 @@ import pytest
 import skeleton
 
 from lib import claims, config, notebook_checks, paths, run
+from lib.claims.overview import MARKS, chapters_table
 from lib.run import compare
 
 FIGURES = paths.ROOT / "figures"
@@ -85,6 +86,11 @@ def test_report_is_up_to_date(monkeypatch, tmp_path):
     claims.report()
     for name in ("REPORT.md", "claims.csv"):
         assert (tmp_path / "figures" / name).read_bytes() == (FIGURES / name).read_bytes(), f"run make figures: {name}"
+
+
+def test_the_readme_shows_chapters_and_verdicts_as_they_are():
+    text = (paths.ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"{MARKS[0]}\n{chapters_table()}\n{MARKS[1]}" in text, "run python -m lib.claims"
 
 
 def test_every_claim_is_measured_or_says_why_it_is_not(chapter):
@@ -209,7 +215,7 @@ def test_rules_accept_what_is_right():
         (lambda nb: nb.cells[3].update(outputs=[]), "ends with a value to show, but holds no output"),
         (lambda nb: nb.cells[3].update(outputs=[nbformat.v4.new_output("error")]), "holds an error"),
         (lambda nb: output(nb.cells[3], **{"image/svg+xml": "<svg/>"}), "is SVG"),
-        (lambda nb: output(nb.cells[3], **{"text/plain": "/ho" "me/me/x.py"}), "holds a path of a machine"),
+        (lambda nb: output(nb.cells[3], **{"text/plain": "/home/me/x.py"}), "holds a path of a machine"),
         (lambda nb: output(nb.cells[3], **{"text/plain": "UserWarning: old"}), "holds a warning"),
         (lambda nb: output(nb.cells[3], **{"application/vnd.jupyter.widget-view+json": {}}), "is a live widget"),
         (lambda nb: output(nb.cells[3], **{"image/png": "A" * 2**22}), "MB, at most 3"),

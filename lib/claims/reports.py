@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from lib import paths
-from lib.claims.overview import ORDER
+from lib.claims.overview import ORDER, update_readme
 from lib.claims.records import COLUMNS, ledger
 from lib.claims.schema import VERDICTS, Bound
 from lib.errors import UserError
@@ -65,7 +65,10 @@ def chapter_table(chapter: str) -> pd.DataFrame:
 
 
 def report() -> Path:
-    """Write ``claims.csv`` and ``REPORT.md`` into the folder of figures and return the path of the report."""
+    """Write ``claims.csv`` and ``REPORT.md`` into the folder of figures and return the path of the report.
+
+    Where that folder is the repository's own, the README's table of chapters is renewed, too.
+    """
     frame = ledger()
     folder = paths.figures()
     table = frame[list(COLUMNS)].copy()
@@ -75,6 +78,8 @@ def report() -> Path:
     write_atomically(folder / "claims.csv", text.encode())
     path = folder / "REPORT.md"
     write_atomically(path, _report_text(frame).encode())
+    if folder.resolve() == (paths.ROOT / "figures").resolve():
+        update_readme()
     return path
 
 
