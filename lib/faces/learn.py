@@ -228,18 +228,22 @@ def steps_in(hours: float, task: CastTask, device: str) -> int:
     return int(min(_MOST_STEPS, max(10, hours * 3600 * rate)))
 
 
-def _plan(folder: Path, resume: bool) -> dict[str, Any] | None:
+def _plan(folder: Path, resume: bool, only: str | None) -> dict[str, Any] | None:
     """What an unfinished run was to do; None where there is none.
 
     Raises:
-        UserError: there is one, and it is not asked for.
+        UserError: there is one, and it is not asked for, or of somebody else.
     """
     run = folder / cast.RUN
     if not (run / "plan.json").is_file() or not (run / "state.safetensors").is_file():
         return None
     if not resume:
         raise UserError(f"{run} holds an unfinished training; continue it with --resume, or delete that folder")
-    return read_json(run / "plan.json", f"delete {run} and start again")
+    plan = read_json(run / "plan.json", f"delete {run} and start again")
+    if plan.get("only") != only:
+        what = f"of {plan['only']} alone (`add`)" if plan.get("only") else "of the whole cast (`train`)"
+        raise UserError(f"{run} holds an unfinished training {what}; finish it first, or delete that folder")
+    return plan
 
 
 def train(
@@ -281,7 +285,7 @@ def train(
         raise UserError(f"--hours is {hours:g}; it must lie above 0 and up to 10000")
     if steps is not None and not 1 <= steps <= _MOST_STEPS:
         raise UserError(f"--steps is {steps}; it must lie in 1..{_MOST_STEPS}")
-    plan = _plan(folder, resume)
+    plan = _plan(folder, resume, only)
     own = (folder / cast.MODEL).is_file()
     if own and (only or (plan["from"] == "cast" if plan else resume)):
         base, start = cast.load(folder), "cast"
@@ -368,7 +372,7 @@ def add(
     if not clip.exists():
         raise UserError(f"{clip} does not exist")
     cast.consent(folder, [name], consent)  # before the work
-    if not resume:
+    if not (resume and (folder / cast.PREPARED / f"{name}.safetensors").is_file()):
         found, _, _ = prepare.person(
             name, cast.clips(clip), swapper.side, swapper.boxes, swapper.window, choice, progress
         )

@@ -195,12 +195,12 @@ def prepare(
         found[name], tables[name], examples[name] = person(name, paths, side, boxes, window, choice, progress)
     for name, each in found.items():
         cast.keep(folder, name, each)
-    for path in (folder / cast.PREPARED).glob("*.safetensors"):  # of people who are no longer there
-        if path.stem not in found:
-            path.unlink()
-            path.with_suffix(".json").unlink(missing_ok=True)
     warnings = [f"{name}: {text}" for name, each in found.items() for text in each.about["lacks"]]
-    if len(found) < 2:
+    gone = [path.stem for path in sorted((folder / cast.PREPARED).glob("*.safetensors")) if path.stem not in found]
+    warnings += [
+        f"{name} is prepared, too, but has no footage here; to leave {name} out, delete it there" for name in gone
+    ]
+    if len(found) + len(gone) < 2:
         warnings.append("the cast is one person; a swap needs two, the one who performs and the one who is shown")
     warnings += coverage.apart({name: table[~table["held"]] for name, table in tables.items()})
     for text in warnings:

@@ -15,7 +15,7 @@ from lib.faces.evaluate import inside
 from lib.faces.pipeline import Answer
 from lib.faces.truth import infer
 
-LIMIT = 1.5
+LIMIT = 1.6
 """Score from which the performer counts as a stranger."""
 FRAMES = 12
 """Frames of a film that are judged, at most; fewer than twice as many are kept while it runs."""
