@@ -70,6 +70,7 @@ def _clip(path: Path, side: int, boxes: int, window: int, choice: str, progress:
     found = track(shown(pictures(path), f"tracking {path.name}", progress), detector, choice, window)
     images, landmarks, number, scale, examples = [], [], [], [], []
     rejected: dict[int, str] = {}
+    before = None
     for index, (frame, points) in enumerate(zip(pictures(path), found.landmarks, strict=True)):
         reason = "" if np.isfinite(points).all() else detector.faces[index]
         if not reason:
@@ -77,8 +78,9 @@ def _clip(path: Path, side: int, boxes: int, window: int, choice: str, progress:
             crop = alignment.crop(frame)
             if alignment.scale > 2:
                 reason = "small"
-            elif images and np.abs(crop.astype(int) - images[-1]).mean() < 0.1:
+            elif before is not None and np.abs(crop.astype(int) - alignment.crop(before)).mean() < 0.5:
                 reason = "repeated"
+        before = frame
         if reason:
             rejected[index] = reason
             examples.append((index, reason, _thumbnail(frame)))
