@@ -41,8 +41,8 @@ def film(folder: Path, seconds: float, side: int) -> None:
         seconds: of each person, in `_CLIPS` takes.
         side: of the crops that they shall be good for, pixels.
     """
-    frames = max(12, round(seconds * RATE / _CLIPS))
-    size = max(160, _SIZE * side // 128)
+    frames = max(4, round(seconds * RATE / _CLIPS))
+    size = max(128, _SIZE * side // 128)
     for name, actor in ACTORS.items():
         shots = people.shots(people.training_seed(actor, "train"), _CLIPS * frames, take=_TAKE)
         for k in range(_CLIPS):
