@@ -133,6 +133,9 @@ def _frames(
     if not source.exists():
         raise UserError(f"{source} does not exist")
     _check_folder(source, out)
+    film = None if source.is_dir() else video.probe(source)
+    converted = film.notes[0] if film else ()
+    dropped = [*film.notes[1], *(["sound"] if film.audio else [])] if film else ["metadata of the frames"]
     start, names = time.perf_counter(), set()
 
     def views() -> Iterator[np.ndarray]:
@@ -172,7 +175,7 @@ def _frames(
         "identity": identity,
         "method": method,
         "fps": round(len(found.found) / (time.perf_counter() - start), 2),
-        **told(dropped=["metadata of the frames"] if source.is_dir() else video.beside(source)),
+        **told(converted, dropped),
     }
     note = {"note": f"SYNTHETIC: {LABEL}, identity {identity}", **result}
     Output(out / NOTE).write(dump(note).encode())
