@@ -283,6 +283,27 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(trained, shipped, t
     assert code == 0 and weights.load(folder / "model.safetensors")[1]["started_from"] == "cast"
 
 
+def test_an_unfinished_training_of_one_is_not_taken_for_the_casts(trained, shipped, tmp_path):
+    folder = tmp_path / "cast"
+    shutil.copytree(trained[0], folder)
+    (folder / "run" / "plan.json").write_text('{"steps": 4, "from": "cast", "only": "carol"}')
+    (folder / "run" / "state.safetensors").touch()
+    with pytest.raises(UserError, match=r"an unfinished training of carol alone \(`add`\)"):
+        learn.train(folder, shipped, config.load("03_face_swapping", "smoke"), steps=4, resume=True)
+
+
+def test_long_footage_is_thinned_and_results_are_nobodys_footage(filmed, tmp_path, monkeypatch):
+    monkeypatch.setattr(prepare, "MOST", 10 * 32 * 32)
+    monkeypatch.setattr(prepare, "FEWEST", 1)
+    found, table_, _ = prepare.person("bob", [filmed / "bob"], 32, 1, 5)
+    assert 8 <= len(found.frame) <= 10 and np.diff(found.frame).min() >= 3 and len(table_) == len(found.frame)
+    for name, made in (("out", "swap.json"), ("layers", "alignment.json")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / made).write_text("{}")
+    shutil.copytree(filmed / "bob", tmp_path / "bob")
+    assert cast.people(tmp_path) == {"bob": [tmp_path / "bob"]}
+
+
 def test_hours_become_steps_at_the_pace_of_this_machine(trained, shipped):
     found = cast.prepared(trained[0])
     chapter = config.load("03_face_swapping", "smoke")

@@ -31,6 +31,8 @@ from lib.vision.images import natural
 FILMS = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".mxf", ".wmv")
 PICTURES = (".png", ".tif", ".tiff", ".exr", ".jpg", ".jpeg")
 MODEL, PREPARED, RUN, PREVIEWS, CONSENT = "model.safetensors", "prepared", "run", "previews", "consent.txt"
+RESULTS = ("swap.json", "alignment.json")
+"""Files by which folders of swapped frames and of layers are known."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
 _ADVICE = "run `python -m lib.faces prepare` again"
 
@@ -111,6 +113,8 @@ def people(folder: Path) -> dict[str, list[Path]]:
     for path in entries(check_folder(folder)):
         if path.name in (PREPARED, RUN, PREVIEWS) or not (path.is_dir() or path.suffix.lower() in FILMS):
             continue
+        if path.is_dir() and any((path / made).exists() for made in RESULTS):
+            continue  # swapped frames or layers, nobody's footage
         name = check_name(path.name if path.is_dir() else path.stem)
         if name in found:
             raise UserError(f"{folder} has both a folder and a film called {name!r}; keep one")

@@ -17,7 +17,7 @@ import numpy as np
 
 from lib.errors import UserError, nearest
 from lib.faces import plates
-from lib.faces.cast import FILMS
+from lib.faces.cast import FILMS, RESULTS
 from lib.faces.composite import CHOSEN
 from lib.faces.detect import Choice, track
 from lib.faces.pipeline import LABEL, Answer, Swapper, Watch, shown
@@ -27,7 +27,7 @@ from lib.store.files import dump
 from lib.vision import video
 from lib.vision.write import Output, told
 
-NOTE = "swap.json"
+NOTE = RESULTS[0]
 """Written beside swapped frames: what a film says in its metadata."""
 
 

@@ -27,8 +27,9 @@ from lib.faces.pipeline import shown
 from lib.faces.plates import listed, read
 from lib.vision import video
 
-MOST = 6000
-"""Frames of a person that are kept at most; longer footage is thinned evenly."""
+MOST, FEWEST = 6000 * 128 * 128, 1500
+"""Pixels of a person's crops that are kept at most (6,000 frames of 128 pixels), though never fewer frames than the
+second: longer footage is thinned evenly."""
 _EXAMPLES = 12  # rejected frames that the report shows, at most, of each person
 
 
@@ -151,7 +152,7 @@ def person(
     total = sum(len(each.frame) for each in found)
     if total < 10:
         raise UserError(f"{name} has {total} usable faces; at least 10 are needed, and hundreds to learn from")
-    step = -(-total // MOST)
+    step = -(-total // max(FEWEST, MOST // side**2))
     parts = [part[::step] for part in hold_out([len(each.frame) for each in found])]
     kept = np.concatenate(parts) != 2
 
