@@ -25,6 +25,7 @@ NO_METHOD = {
     "factors",
     "people", "sources", "sequences", "images", "faces",  # the data of a chapter
     "pipeline", "restorer", "profile",  # the tool that a chapter makes of its method
+    "cast", "prepare", "coverage", "report", "learn", "plates", "footage", "stranger", "rehearsal",  # one's own footage
     "schematics", "exercises", "diagrams", "distillation",  # what a notebook shows and asks besides its results
 }  # fmt: skip
 """Files of a chapter that train, measure, draw and run; all others say what the thesis says."""

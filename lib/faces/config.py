@@ -87,6 +87,8 @@ class ChapterConfig(Config):
     )
     ablation_share: float = Field(0.15, gt=0, le=1, description="the same of the networks of an ablation")
     late_share: float = Field(0.1, gt=0, le=1, description="steps of the branch of somebody who is added later")
+    own_seconds: float = Field(60, gt=0, le=3600, description="film of each person of the rehearsed cast")
+    own_steps: int = Field(1500, ge=1, description="training steps of the rehearsed cast's network")
     boxes: int = Field(8, ge=1, le=64, description="perturbed boxes that landmarks are averaged over")
     window: int = Field(7, ge=1, description="frames of the temporal filter of landmarks, odd")
 

@@ -171,6 +171,10 @@ def matrix(tiles: np.ndarray, names: Sequence[str], title: str, tile: float = 0.
 )
 def performance(tiles: np.ndarray, names: Sequence[str], shown: float) -> Figure:
     """Tiles of `lib.faces.pictures.performances`; ``shown``: gain of the eyes over all pairs."""
+    return _performances(tiles, names, f"Of what the eyes do, swaps show {shown:.0%}")
+
+
+def _performances(tiles: np.ndarray, names: Sequence[str], title: str) -> Figure:
     rows, columns = tiles.shape[:2]
     return plotting.image_grid(
         [tiles[r, c] for r in range(rows) for c in range(columns)],
@@ -179,9 +183,20 @@ def performance(tiles: np.ndarray, names: Sequence[str], shown: float) -> Figure
         col_titles=["performs", "truth", "network", "truth,\nno expression", "network,\nno expression"],
         tile=0.95,
         gap=0.03,
-        title=f"Of what the eyes do, swaps show {shown:.0%}",
+        title=title,
         frames={r * columns + c: COLOURS["data"] for r in range(rows) for c in (1, 3)},
     )
+
+
+@declare_figure(
+    "own_cast",
+    "Synthetic: the network of a cast of one's own, two {credit} who were in no training of this chapter: {frames:,} "
+    "frames of each, {steps:,} steps in {minutes:.0f} minutes; an unseen performance, preset {preset}, not sharpened.",
+)
+def own_cast(tiles: np.ndarray, shown: float) -> Figure:
+    """Tiles of `lib.faces.pictures.performances`; ``shown``: gain of the mouth over both swaps."""
+    rows = [f"frame {k + 1}" for k in range(len(tiles))]
+    return _performances(tiles, rows, f"Of what the mouth does, swaps of one's own cast show {shown:.0%}")
 
 
 @declare_figure(

@@ -18,8 +18,8 @@ import pandas as pd
 import torch
 
 from lib import config as configs
-from lib import store
-from lib.faces import evaluate, people, pictures
+from lib import paths, store
+from lib.faces import cast, evaluate, people, pictures, rehearsal
 from lib.faces import real as speakers
 from lib.faces.baselines import Warp
 from lib.faces.comb import Comb, side
@@ -321,6 +321,49 @@ def late(study: Study) -> pd.DataFrame:
         for index, row in enumerate(evaluate.reconstruction_rows(network, faces, branch)):
             rows.append({"who": who, "person": person, "frame": index, **row})
     return pd.DataFrame(rows)
+
+
+# --------------------------------------------------------------------------------------------------------- own footage
+
+
+def _own(study: Study) -> dict[str, float]:
+    return {"seconds": study.settings.own_seconds, "steps": study.settings.own_steps} | _frames(study)
+
+
+def _rehearsed(study: Study) -> tuple[Path, dict]:
+    """The folder of the rehearsed cast, and how its network was made."""
+    folder = paths.runs() / f"rehearsal-{study.preset}-seed{study.seed}-{study.settings.own_steps}"
+    settings = study.settings
+    about = rehearsal.rehearse(folder, study.swapper(), settings, settings.own_seconds, settings.own_steps, True)
+    return folder, about
+
+
+@store.measure("own_cast", decides=_own, volatile=("minutes",))
+def own_cast(study: Study) -> pd.DataFrame:
+    """`lib.faces.rehearsal.swap_rows` of two people who were in no training, after the film job.
+
+    What it is made from, the network that ships, does not decide whether it is loaded: another one would take the
+    training of a cast again. It is named in ``base``.
+
+    Returns:
+        the rows, with ``base``: first digits of that network's hash; ``trained_on``: frames of each person, ``steps``
+        and ``minutes`` of the training.
+    """
+    folder, about = _rehearsed(study)
+    found = cast.prepared(folder)
+    exact = rehearsal.truths(max(2, min(17, study.settings.test_frames // 3)), study.size)
+    rows = rehearsal.swap_rows(cast.load(folder).network, exact, {name: each.faces for name, each in found.items()})
+    frames = int(np.mean([each.about["trained_on"] for each in found.values()]))
+    base = about["data"]["base network"][:12]
+    return rows.assign(base=base, trained_on=frames, steps=about["steps"], minutes=about["seconds"] / 60)
+
+
+@store.measure("own_tiles", decides=_own, tiles=True)
+def own_tiles(study: Study) -> np.ndarray:
+    """`lib.faces.pictures.performances` of the rehearsed cast: ann performs, bob is shown."""
+    folder, _ = _rehearsed(study)
+    exact = rehearsal.truths(4, study.size)["ann", "bob"]
+    return pictures.performances(cast.load(folder).network, exact[:3], "bob")
 
 
 @store.measure("training", models=("comb", "late"), volatile=("minutes",))
