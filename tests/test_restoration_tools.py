@@ -65,8 +65,7 @@ def test_large_images_are_restored_in_tiles(small, monkeypatch, task):
     whole = restored()
     monkeypatch.setattr(restorer, "TILE", 96)
     parts = restored(lambda *pair: told.append(pair))
-    assert np.abs(whole.astype(int) - parts).mean() < 0.5
-    assert psnr(torch.tensor(whole / 255), torch.tensor(parts / 255)) > 38
+    assert np.square(whole.astype(int) - parts).mean() < 4 and (parts != image).any()
     shares = [done / total for done, total in told]
     assert shares == sorted(shares) and len(shares) > 3 and shares[-1] <= 1
 
