@@ -4,8 +4,8 @@
     moved        a movement takes away waves at equal distances in frequency: a negative peak of the cepstrum
     scratches    thin upright lines, brighter or darker than both sides, over a large part of the height
 
-Noise is `lib.restoration.views.noise_level`, the quantisation of JPEG files `degradations.found_quantisation`. Constants
-were chosen on training photographs.
+Noise is `lib.restoration.views.noise_level`, the quantisation of JPEG files `degradations.found_quantisation`. The
+constants were chosen on training photographs.
 """
 
 from __future__ import annotations

@@ -5,7 +5,8 @@
 An image with its mirror images is periodic, so K is a product of spectra there, and S folds the spectra of K K^T onto
 that of the small image: S K K^T S^T is diagonal, whatever the factor (Zhao et al. 2016). With it
 
-    argmin |S K x' - y|^2 / (2 sigma^2) + |x' - x|^2 / (2 s^2) = x + s^2 K^T S^T (sigma^2 + s^2 S K K^T S^T)^-1 (y - S K x)
+    argmin |S K x' - y|^2 / (2 sigma^2) + |x' - x|^2 / (2 s^2)
+        = x + s^2 K^T S^T (sigma^2 + s^2 S K K^T S^T)^-1 (y - S K x)
 
 which is exact where the kernel is its own mirror image in rows and columns. An oblique line is not: there the step is
 exact away from the border, and still rests exactly where S K x = y.
@@ -25,8 +26,8 @@ from lib.restoration.degradations import Observation, fill, jpeg
 from lib.vision.metrics import round8
 
 FACTORS = (1, 2, 4)
-ROUNDING = 0.5 / 255
-"""Noise that stands for the rounding to 8 bits."""
+ROUNDING = 0.29 / 255
+"""Standard deviation of the rounding to 8 bits."""
 
 # ------------------------------------------------------------------------------------------------------------- kernels
 
