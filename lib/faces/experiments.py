@@ -249,7 +249,7 @@ class TunedTask(WeightedTask):
 
     def initialise(self, batch: tuple[Tensor, Tensor, Tensor]) -> None:
         """Everything of the comb, the pictures of its levels, too."""
-        whole = trained_comb(self.chapter, self.seed)
+        whole = trained(comb(self.chapter, self.seed))
         self.load_state_dict(whole.state_dict())
 
 
@@ -259,7 +259,7 @@ class LateTask(CombTask):
     It starts as a copy of the first person's branch. The encoder, the trunk and the other branches stay as they are.
     """
 
-    needs = ("comb",)
+    needs = ("tuned",)
 
     def __init__(self, config: CombConfig, chapter: ChapterConfig, seed: int) -> None:
         super().__init__("faces.late", config, chapter, (LATE,), False, seed)
@@ -267,14 +267,14 @@ class LateTask(CombTask):
         self.model.trunk.requires_grad_(False)
 
     def data_identity(self) -> dict[str, str]:
-        return super().data_identity() | {"comb": weights.task_hash(comb(self.chapter, self.seed))}
+        return super().data_identity() | {"tuned": weights.task_hash(tuned(self.chapter, self.seed))}
 
     def parameter_groups(self) -> dict[str, list[torch.nn.Parameter]]:
         return {"model": list(self.model.branches.parameters())}
 
     def _comb(self) -> Comb:
         """The trained comb; its shared layers become this network's."""
-        whole = trained_comb(self.chapter, self.seed)
+        whole = trained(tuned(self.chapter, self.seed))
         for part in ("encoder", "trunk"):
             getattr(self.model, part).load_state_dict(getattr(whole.model, part).state_dict())
         return whole.model
@@ -353,16 +353,15 @@ def direct(chapter: ChapterConfig, seed: int) -> CombTask:
     return CombTask("faces.direct", config, chapter, chapter.people, False, seed)
 
 
-def trained_comb(chapter: ChapterConfig, seed: int) -> CombTask:
-    """The comb with its trained weights.
+def trained(task: CombTask) -> CombTask:
+    """With its trained weights.
 
     Raises:
         UserError: it is not trained yet.
     """
-    task = comb(chapter, seed)
     found = weights.find(task)
     if found is None:
-        raise UserError("this training goes on from a trained comb; train faces.comb first")
+        raise UserError(f"this training goes on from a trained network; train {task.name} first")
     weights.restore(task, *found, torch.device("cpu"))
     return task
 

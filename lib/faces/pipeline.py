@@ -254,7 +254,7 @@ def load(
     """
     from lib.checkpoints import trained
 
-    names = {"rendered": "comb", "real": "real"}
+    names = {"rendered": "tuned", "real": "real"}
     if model not in names:
         raise UserError(f"the model is rendered or real, not {model!r}")
     task = trained(f"faces.{names[model]}", preset, seed, f"face network ({model})")
