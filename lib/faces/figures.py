@@ -200,6 +200,24 @@ def own_cast(tiles: np.ndarray, shown: float) -> Figure:
 
 
 @declare_figure(
+    "tuning",
+    "Gain of the expression while the comb is trained on at full size with weights on eyes and mouth: swaps of eight "
+    "pairs (solid) and reconstructions of the eight (dashed), validation performances; {credit}, preset {preset}.",
+)
+def tuning(log: pd.DataFrame) -> Drawn:
+    """Gains of every region in the log of the tuned network, over the steps."""
+    names = [f"val_gain_{region}_{kind}" for region in REGIONS for kind in ("swap", "reconstruction")]
+    rows = log.dropna(subset=names)
+    fig, axes = plt.subplots(1, len(REGIONS), figsize=plotting.size(2.1), sharey=True)
+    for ax, region in zip(axes, REGIONS, strict=True):
+        for kind, style in (("swap", "-"), ("reconstruction", "--")):
+            ax.plot(rows["step"], rows[f"val_gain_{region}_{kind}"], style, color=COLOURS["comb"])
+        ax.set(title=region, xlabel="step", ylim=(0, 1), xlim=(0, None))
+    axes[0].set_ylabel("gain")
+    return fig, rows[["step", *names]]
+
+
+@declare_figure(
     "gains",
     "Gain: share of the exact truth's change of expression that is made (1 all of it, 0 a frozen face), with 95 % "
     "intervals over pairs of people; crosses: the targets of this repository; {credit}, stored, preset {preset}.",

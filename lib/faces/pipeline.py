@@ -35,7 +35,7 @@ from lib.vision.video import Frame, Info
 from lib.vision.write import Output, told
 
 LABEL = "synthetic face"
-NETWORKS = {"rendered": "comb", "real": "real"}
+NETWORKS = {"rendered": "tuned", "real": "real"}
 """Which training each model of `load` is."""
 STAGES = ("read", "detect", "align", "network", "composite", "paste", "write")
 

@@ -33,6 +33,8 @@ from lib.faces.stability import stability_rows
 from lib.faces.truth import NULLS, Method, Plain, nulls
 from lib.vision import video
 
+SWAPS = "tuned"
+"""The network that swaps, in all results but comparisons of trainings."""
 METHODS = {
     "comb": "comb",
     "sharp": "comb, sharpened",
@@ -158,9 +160,9 @@ class Study(store.Study):
         """Pixels of a crop."""
         return self.settings.comb.side
 
-    def swapper(self, name: str = "comb") -> Swapper:
-        """The pipeline round a network."""
-        return Swapper(self.models[name], self.settings.boxes, self.settings.window)
+    def swapper(self) -> Swapper:
+        """The pipeline round the network that swaps."""
+        return Swapper(self.models[SWAPS], self.settings.boxes, self.settings.window)
 
     def strip(self, name: str = "comb") -> tuple[np.ndarray, list[np.ndarray]]:
         """What was kept while the network grew: the clean face, and for each level its pictures ``(2, S, S, 3)``."""
@@ -170,7 +172,7 @@ class Study(store.Study):
 
     def extended(self) -> Comb:
         """The comb with the person who was added later; the comb itself stays as it is."""
-        network = copy.deepcopy(self.models["comb"])
+        network = copy.deepcopy(self.models[SWAPS])
         network.add(LATE).load_state_dict(self.models["late"].branches[LATE].state_dict())
         return network.eval()
 
@@ -189,23 +191,23 @@ def _frames(study: Study) -> dict[str, int]:
 
 
 def _swaps(study: Study, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
-    comb, names = study.models["comb"], study.settings.people
+    comb, names = study.models[SWAPS], study.settings.people
     methods = {"comb": Plain(comb), "sharp": comb, **study.idle(names)}
     return evaluate.swap_table(methods, pairs, study.settings.test_frames, study.size, study.every(5), names)
 
 
 @store.measure(
-    "swaps", models=("comb",), decides=_frames, sample=lambda study: _swaps(study, [study.settings.people[:2][::-1]])
+    "swaps", models=(SWAPS,), decides=_frames, sample=lambda study: _swaps(study, [study.settings.people[:2][::-1]])
 )
 def swaps(study: Study) -> pd.DataFrame:
     """`lib.faces.evaluate.swap_table` of the comb, the landmark warp and the nulls: pairs of `people.test_pairs`."""
     return _swaps(study, people.test_pairs(study.settings.people))
 
 
-@store.measure("reconstructions", models=("comb",), decides=_frames)
+@store.measure("reconstructions", models=(SWAPS,), decides=_frames)
 def reconstructions(study: Study) -> pd.DataFrame:
     """The same of everybody's own face: what the network can show at all."""
-    names, comb = study.settings.people, study.models["comb"]
+    names, comb = study.settings.people, study.models[SWAPS]
     pairs = [(name, name) for name in names]
     frames = study.settings.test_frames
     return evaluate.swap_table({"comb": Plain(comb)}, pairs, frames, study.size, study.every(6), names)
@@ -252,11 +254,11 @@ def matching(study: Study) -> pd.DataFrame:
     return summary(table).set_index("method").join(pd.DataFrame(own).T).rename_axis("codes").reset_index()
 
 
-@store.measure("compositing", models=("comb",), decides=_frames)
+@store.measure("compositing", models=(SWAPS,), decides=_frames)
 def compositing(study: Study) -> pd.DataFrame:
     """`lib.faces.evaluate.compositing_table` for the pairs of `people.test_pairs`, a few frames of each."""
     pairs = people.test_pairs(study.settings.people)
-    return evaluate.compositing_table(study.models["comb"], pairs, study.settings.test_frames, study.every(2))
+    return evaluate.compositing_table(study.models[SWAPS], pairs, study.settings.test_frames, study.every(2))
 
 
 # ------------------------------------------------------------------------------------------------------- real speakers
@@ -303,7 +305,7 @@ def stability(study: Study) -> pd.DataFrame:
 # ----------------------------------------------------------------------------------------------- somebody new, and cost
 
 
-@store.measure("late", models=("comb", "late"), decides=_frames)
+@store.measure("late", models=(SWAPS, "late"), decides=_frames)
 def late(study: Study) -> pd.DataFrame:
     """Somebody added later: one row for each frame and branch.
 
@@ -366,11 +368,11 @@ def own_tiles(study: Study) -> np.ndarray:
     return pictures.performances(cast.load(folder).network, exact[:3], "bob")
 
 
-@store.measure("training", models=("comb", "late"), volatile=("minutes",))
+@store.measure("training", models=("comb", SWAPS, "late"), volatile=("minutes",))
 def training(study: Study) -> pd.DataFrame:
     """What each network took: ``model, people, parameters`` (millions that were trained), ``steps, minutes``."""
     rows = []
-    for name in ("comb", "late"):
+    for name in ("comb", SWAPS, "late"):
         study.models[name]
         task, run = study.models.task(name), study.models.runs[name]
         count = sum(p.numel() for group in task.parameter_groups().values() for p in group)
@@ -379,7 +381,7 @@ def training(study: Study) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-@store.measure("timings", models=("comb",), decides=_frames, volatile=("milliseconds", "threads"))
+@store.measure("timings", models=(SWAPS,), decides=_frames, volatile=("milliseconds", "threads"))
 def timings(study: Study) -> pd.DataFrame:
     """The pipeline on a rendered video of 288 x 288 pixels: ``stage, milliseconds`` a frame, and ``threads``."""
     first, second = study.settings.people[:2]

@@ -137,7 +137,7 @@ def _sequence(arguments: argparse.Namespace, wanted: Wanted, inputs: list[Path])
 
     mask = read_image(arguments.mask).pixels if arguments.mask is not None else None
     out = None if arguments.input.is_dir() else Output(arguments.output, *inputs)
-    restorer = load(arguments.preset, arguments.prior, arguments.device)
+    restorer = load(arguments.preset, model=arguments.prior, device=arguments.device)
     start = time.perf_counter()
 
     def planned(image: Any, quantisation: Any) -> Any:
