@@ -305,8 +305,8 @@ def compositing_scores(means: pd.DataFrame) -> Drawn:
         place = (row["light"], row["light to truth"])
         ax.annotate(label, place, textcoords="offset points", xytext=(5, PLACES.get(row["method"], 3)), fontsize=6.5)
     ax.set(xlabel="light error to the target, stops", ylabel="to the exact swap, stops")
-    ax.set(title="Target's light, or source's skin", xlim=(-0.05, None), ylim=(0, None))
     ax.margins(x=0.3, y=0.15)
+    ax.set(title="Target's light, or source's skin", xlim=(-0.05, None), ylim=(0, 1.12 * means["light to truth"].max()))
     return fig, means
 
 
