@@ -2,7 +2,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: figures test test-quick lab gpu data timings claim audit clean help setup setup-test
+.PHONY: figures test test-quick lab gpu data timings claim audit sweep fuzz clean help setup setup-test
 
 PRESET ?= laptop
 CHAPTERS ?=
@@ -73,6 +73,11 @@ audit: setup  ## measure every claim again (hours; go on after an interruption) 
 
 fuzz: setup-test  ## hunt for files that the readers do not survive, SECONDS=600 [SEED=0] [CORPUS=folder]
 	@PYTHONPATH=. $(BIN)/python tests/fuzz/hunt.py --seconds "$(or $(SECONDS),600)" --seed "$(or $(SEED),0)" $(if $(CORPUS),--corpus "$(CORPUS)") --keep runs/fuzz
+
+sweep: setup  ## a chapter for several seeds and values: make sweep CH=02 SEEDS=0-4 [GRID="flow.train.lr=1e-3,2e-3"]
+	@$(BIN)/python -m snakemake -s sweep.smk --cores "$(JOBS)" --resources gpu=$(GPUS) mem_mb=$(MEMORY) --keep-going \
+	    --rerun-incomplete --quiet rules host --config chapter="$(CH)" seeds="$(or $(SEEDS),0)" grid="$(GRID)" \
+	    preset="$(PRESET)" device="$(DEVICE)"
 
 timings:  ## keep time and memory of the last executions in figures/performance/timings.csv
 	@$(BIN)/python -m lib.timings --record
