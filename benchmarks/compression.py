@@ -32,10 +32,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from lib import claims, compression, data, paths
-from lib.checkpoints import device_name
 from lib.compression import baselines, bitstream
 from lib.errors import command_line
 from lib.files import write_atomically
+from lib.store import device_name
 from lib.timings import peak_memory
 
 SIDES = (512, 768)

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from lib import claims, flows, paths
 from lib.background.evaluate import parameters
-from lib.checkpoints import device_name
 from lib.errors import command_line
 from lib.files import write_atomically
+from lib.store import device_name
 
 STEPS, HIDDEN, SHAPE = (4, 4), 64, (1, 28, 28)
 

@@ -5,6 +5,10 @@ from __future__ import annotations
 import numbers
 from typing import Any
 
+Lookup = dict
+"""Annotates a table of classes or functions by name that is only looked into, ``TABLE[name]``, never gone through: a
+new entry does not change what the others do, so results stay valid (`lib.store.fingerprint`)."""
+
 
 def _plain(value: Any) -> Any:
     return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value

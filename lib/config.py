@@ -196,6 +196,24 @@ def scalar(text: str) -> Any:
         raise UserError(f"cannot read the value {text!r}: {' '.join(str(error).split())}") from None
 
 
+def parse_overrides(items: Iterable[str]) -> dict[str, Any]:
+    """What ``--set`` was given: ``["flow.train.steps=100"]`` gives ``{"flow.train.steps": 100}``.
+
+    Raises:
+        UserError: an item that is not ``key=value``, or a key given twice.
+    """
+    overrides: dict[str, Any] = {}
+    for item in items:
+        key, separator, value = item.partition("=")
+        key = key.strip()
+        if not separator or not key:
+            raise UserError(f"--set {item!r}: write key=value, for example flow.train.steps=100")
+        if key in overrides:
+            raise UserError(f"--set {key}: given twice")
+        overrides[key] = scalar(value)
+    return overrides
+
+
 def chapters() -> list[str]:
     """Stems of the parameter files, sorted: ``["02_background", …]``."""
     return sorted(path.stem for path in paths.PARAMETERS.glob("*.yaml"))

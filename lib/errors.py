@@ -8,7 +8,7 @@ import errno
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -65,13 +65,26 @@ def command_line(main: Callable[[], None]) -> None:
 
 
 def command_parser(module: str, description: str) -> argparse.ArgumentParser:
-    """The parser of ``python -m module`` and of its subcommands: a wrong command line raises a `UserError`."""
+    """The parser of ``python -m module`` and of its subcommands: a wrong command line raises a `UserError`, and an
+    unknown option names the nearest one."""
 
     class Parser(argparse.ArgumentParser):
         def error(self, message: str) -> NoReturn:
             raise UserError(f"{message}; see python -m {module} --help")
 
+        def parse_known_args(self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None):
+            found, unknown = super().parse_known_args(args, namespace)  # of a subcommand, too: it knows its options
+            if unknown:
+                options = [option for action in self._actions for option in action.option_strings]
+                self.error(f"unknown argument {unknown[0]!r}{nearest(unknown[0].split('=')[0], options)}")
+            return found, unknown
+
     return Parser(prog=f"python -m {module}", description=description, allow_abbrev=False)
+
+
+def say(text: str) -> None:
+    """What a command tells while it works, on stderr."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def show(result: Mapping[str, Any], as_json: bool) -> None:

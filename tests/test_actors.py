@@ -9,8 +9,8 @@ import pytest
 
 from lib import paths
 from lib.data import actors, fetch
+from lib.data.actors import head
 from lib.data.actors import pack as packs
-from lib.data.actors import renderer
 from lib.data.cache import in_cache
 from lib.errors import UserError
 
@@ -75,7 +75,7 @@ def test_the_same_input_gives_the_same_bytes():
         return [picture(name, expression=actors.EXPRESSIONS["laugh"], background=3) for name in ("emi", "random-9")]
 
     first = once()
-    renderer._actor.cache_clear()
+    head.actor_of.cache_clear()
     for a, b in zip(first, once(), strict=True):
         assert a.image.tobytes() == b.image.tobytes() and a.landmarks.tobytes() == b.landmarks.tobytes()
 
@@ -109,8 +109,8 @@ def test_expressions_move_the_landmarks_that_they_should(name):
 
 def test_an_expression_moves_all_heads_alike():
     def moved(name):
-        mesh, who = packs.pack(), renderer._actor(actors.identity(name))
-        open_, rest = (renderer._posed(who, actors.code(w), actors.Pose()) for w in ({"jawOpen": 0.6}, {}))
+        mesh, who = packs.pack(), head.actor_of(actors.identity(name))
+        open_, rest = (head.posed(who, actors.code(w), actors.Pose()) for w in ({"jawOpen": 0.6}, {}))
         return (open_ - rest)[mesh.landmarks]
 
     np.testing.assert_allclose(moved("alma"), moved("feng"), atol=1e-5)

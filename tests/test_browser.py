@@ -18,7 +18,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from lib import notebook_checks, paths, run
+from lib import paths, run
+from lib.notebook import checks
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (apt-get install chromium)")
@@ -37,7 +38,7 @@ EXPLORERS = [
     for chapter in run.notebooks()
     if any(
         level == 2 and re.search(r"\bexplorer\b", title.lower())
-        for level, title in notebook_checks.headings(nbformat.read(paths.NOTEBOOKS / f"{chapter}.ipynb", 4))
+        for level, title in checks.headings(nbformat.read(paths.NOTEBOOKS / f"{chapter}.ipynb", 4))
     )
 ]
 

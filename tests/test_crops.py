@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from lib import stills
-from lib.crops import Crops, turned
+from lib.vision import codecs
+from lib.vision.crops import Crops, turned
 
 
 def photos():
@@ -32,7 +32,7 @@ def test_photographs_are_drawn_by_their_pixels():
 
 @pytest.mark.parametrize(
     ("encode", "decode"),
-    [(stills.jpeg_encode, stills.pillow_decode), (stills.heif_encode, stills.heif_decode)],
+    [(codecs.jpeg_encode, codecs.pillow_decode), (codecs.heif_encode, codecs.heif_decode)],
 )
 def test_stills_come_back(encode, decode):
     ramp = np.linspace(0, 255, 64).astype(np.uint8)

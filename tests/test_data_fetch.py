@@ -61,7 +61,7 @@ def test_a_file_arrives_once_and_is_recognised_afterwards(photo, server, monkeyp
     folder = fetch("photo", progress=False)
     assert folder == photo.cache / "photo" and (folder / NAME).read_bytes() == CONTENT
     assert photo.left() == [f"photo/{NAME}"] and in_cache("photo") == "verified"
-    monkeypatch.setattr("pooch.file_hash", None)  # the second time nothing is hashed and nothing asked for
+    monkeypatch.setattr("lib.data.verified.file_hash", None)  # the second time nothing is hashed and nothing asked for
     fetch("photo")
     assert len(server.requests) == 1
 

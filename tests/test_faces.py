@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from lib import config, faces, paths, training, video
+from lib import config, faces, paths, training
 from lib.data import actors
 from lib.errors import UserError
 from lib.faces import baselines, composite, measures, people
@@ -26,6 +26,7 @@ from lib.faces.losses import masked_loss, ssim_map
 from lib.faces.pipeline import LABEL, Swapper, labelled
 from lib.faces.stabilise import jitter, perturbed_boxes, smooth
 from lib.faces.truth import infer, truth
+from lib.vision import video
 
 SMALL = (8, 8, 8, 8)  # up to 32 pixels
 
@@ -278,7 +279,7 @@ def test_the_loss_sees_only_the_mask():
 
 
 def test_the_similarity_map_agrees_with_the_metric():
-    from lib import metrics
+    from lib.vision import metrics
 
     torch.manual_seed(1)
     x = torch.rand(2, 3, 40, 40)
@@ -453,7 +454,7 @@ def test_the_tasks_and_their_presets(cache):
     assert config.load("03_face_swapping", "laptop").comb.side == 128
     assert config.load("03_face_swapping", "full").comb.side == 1024
     assert config.load("03_face_swapping", "full").comb.widths == FULL_WIDTHS
-    assert {"faces.comb", "faces.wide", "faces.late"} <= set(training.models())
+    assert {"faces.comb", "faces.tuned", "faces.late"} <= set(training.models())
     tasks = {name: training.make_task(f"faces.{name}", "smoke") for name in ("comb", "direct", "pair_1", "twin_0")}
     assert tasks["direct"].config.growth == (0, 0, 0, 1)
     assert tasks["twin_0"].model.shared == 0 and len(tasks["twin_0"].names) == 2

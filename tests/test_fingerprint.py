@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from lib import config, data, paths, store
-from lib.store import fingerprint, provenance, tables, weights
+from lib.store import fingerprint, provenance, tables, verify, weights
 from lib.store.fingerprint import Code, changed_files
 from lib.training.registry import build_task, declared
 
@@ -72,6 +72,32 @@ def test_a_function_that_moves_to_another_file(original, copy):
     after = Code(copy.root)
     assert "lib.flows.noise.dequantise" in after.fingerprint([FLOW]).symbols
     assert changes(original, after) == []
+
+
+def test_the_list_of_records_passes_over_what_only_moved(original, copy, monkeypatch):
+    record = verify.Record(Path(), {"code": original.fingerprint([FLOW]).record()})
+    copy("lib/flows/multiscale.py", "def dequantise(", "def unrelated():\n    return 1\n\n\ndef dequantise(")
+    shutil.move(copy.root / "lib/flows/multiscale.py", copy.root / "lib/flows/levels.py")
+    for path in (copy.root / "lib").rglob("*.py"):
+        path.write_text(path.read_text().replace("lib.flows.multiscale", "lib.flows.levels"))
+    monkeypatch.setattr(verify, "source", lambda: Code(copy.root))
+    assert list(verify.changes(record)) == []
+    after = copy("lib/flows/layers.py", "shift, raw = self.network(x_a)", "shift, raw = 0.5 * self.network(x_a)")
+    monkeypatch.setattr(verify, "source", lambda: after)
+    assert list(verify.changes(record)) == ["lib/flows/layers.py"]
+
+
+def test_what_is_new_in_a_table_that_is_only_looked_into(original, copy):
+    table = '"additive": AdditiveCoupling'
+    copy("lib/flows/layers.py", "\nCOUPLINGS:", "\nclass Other(AffineCoupling):\n    pass\n\n\nCOUPLINGS:")
+    after = copy("lib/flows/layers.py", table, f'{table}, "other": Other')
+    assert changes(original, after) == []
+    assert "lib.flows.layers.Other" in after.fingerprint([FLOW]).symbols
+    after = copy("lib/flows/layers.py", '"affine": AffineCoupling', '"affine": Other')
+    assert changes(original, after) == ["lib/flows/layers.py"]
+    copy("lib/flows/layers.py", '"affine": Other', '"affine": AffineCoupling')
+    after = copy("lib/flows/layers.py", "return torch.cat([x_a, x_b + self", "return torch.cat([x_a, 2 * x_b + self")
+    assert changes(original, after) == ["lib/flows/layers.py"]
 
 
 def test_a_consistent_new_name(original, copy):

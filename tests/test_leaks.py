@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import functools
 
+import doubles
 import numpy as np
 import pytest
 from PIL import Image
 
 from lib import config, data
-from lib.data import doubles, sprites
+from lib.data import sprites
 from lib.data.entries import DataError, Role
 from lib.dynamics import experiments as dynamics_experiments
 from lib.dynamics import faces as dynamics_faces

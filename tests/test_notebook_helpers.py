@@ -13,7 +13,7 @@ import nbclient
 import nbformat
 import pytest
 
-from lib import checkpoints, claims, config, errors, files, notebook, paths, plotting
+from lib import claims, config, errors, files, notebook, paths, plotting, store
 from lib.errors import UserError
 
 PARAMETERS = """\
@@ -169,8 +169,8 @@ def test_what_has_no_source_is_refused(objects, options, message):
 
 
 def test_footer_names_what_was_used(monkeypatch):
-    monkeypatch.setattr(checkpoints, "code_version", lambda: {"commit": "0123456789abcdef", "dirty": True})
-    made = checkpoints.Provenance(
+    monkeypatch.setattr(store, "code_version", lambda: {"commit": "0123456789abcdef", "dirty": True})
+    made = store.Provenance(
         path=paths.ROOT / "checkpoints" / "toy" / "line.safetensors",
         source="checkpoints",
         log=None,

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 import skeleton
 
-from lib import config, notebook_checks, paths, run, timings
+from lib import config, paths, run, timings
+from lib.notebook import checks
 from lib.run import workflow
 from lib.run.staleness import imported_files
 
@@ -60,7 +61,7 @@ def refusing(monkeypatch, tmp_path):
     ("options", "message"),
     [
         (["02", "--preset", "smok"], "'preset' is 'smok' (did you mean 'smoke'?)"),
-        (["02", "--preest", "smoke"], "unknown option '--preest' (did you mean '--preset'?)"),
+        (["02", "--preest", "smoke"], "unknown argument '--preest' (did you mean '--preset'?)"),
         (["02", "--set", "train.step=3"], "unknown key 'train.step' (did you mean 'steps'?)"),
         (["02", "--set", "train.steps=0"], "'train.steps' is 0: it must be greater than 0"),
         (["02", "--set", "train.steps"], "--set 'train.steps': write key=value"),
@@ -99,7 +100,7 @@ def test_a_chapter_runs_with_what_it_is_given(repository):
     assert (figures / "claims.d" / "02_tiny.csv").is_file()
     executed = nbformat.read(repository.root / "runs" / "notebooks" / f"02_tiny-{variant}.ipynb", 4)
     assert any("seed = 3" in cell.source for cell in executed.cells)
-    assert not notebook_checks.execution_problems(executed)
+    assert not checks.execution_problems(executed)
     record = json.loads((repository.root / "runs" / "done" / name).read_text())
     assert record["seconds"] > 0
     assert record["peak_memory_mb"] > 10
@@ -172,8 +173,8 @@ def test_update_stores_a_clean_notebook_or_none(repository):
     stored = repository.notebook("02_tiny")
     assert repository.run("02", "--update").returncode == 0
     updated = nbformat.read(stored, 4)
-    assert not notebook_checks.execution_problems(updated)
-    assert not notebook_checks.metadata_problems(updated)
+    assert not checks.execution_problems(updated)
+    assert not checks.metadata_problems(updated)
     assert str(repository.root) not in stored.read_text()
     # what an execution stores does not make the chapter out of date, what a reader changes does
     ask = (
@@ -222,7 +223,7 @@ def test_variant_and_options_name_what_differs_from_the_defaults():
     assert run.options(parameters(), *names) == ""
     assert run.options(parameters(preset="full", recompute=True), *names) == "--preset full --recompute"
     assert run.options(altered, "overrides") == "--set train.steps=5 --set 'name=\"a b\"'"
-    assert run.parse_overrides(["train.steps=5", 'name="a b"']) == altered.overrides
+    assert config.parse_overrides(["train.steps=5", 'name="a b"']) == altered.overrides
 
 
 def test_imports_are_followed_through_lib():

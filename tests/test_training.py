@@ -18,9 +18,10 @@ import pytest
 import torch
 from torch import nn
 
-from lib import checkpoints, config, files, training
+from lib import config, files, store, training
 from lib.errors import UserError, explain_os_error
 from lib.store import weights as stored
+from lib.store.files import tensor_writer
 from lib.store.fingerprint import Fingerprint
 from lib.training import divergence, loop, optimise, sampling, steps
 
@@ -42,7 +43,7 @@ def run(task, **settings):
 
 
 def weights(result) -> dict:
-    return checkpoints.load(result.path)[0]
+    return stored.load(result.path)[0]
 
 
 def same(first, second) -> bool:
@@ -203,7 +204,7 @@ def test_resume_is_bit_exact(toy, monkeypatch, model, overrides, at):
     resumed = run(toy.task(model, **overrides), run_dir=folder, resume=True)
     assert same(whole, resumed)
     assert sorted(path.name for path in folder.iterdir()) == ["log.csv", "model.json", "model.safetensors"]
-    assert checkpoints.read_log(folder / "log.csv").equals(resumed.log)
+    assert store.read_table(folder / "log.csv").equals(resumed.log)
 
 
 def test_state_at_the_end_is_bit_exact_with_live_weights(toy, monkeypatch):
@@ -212,7 +213,7 @@ def test_state_at_the_end_is_bit_exact_with_live_weights(toy, monkeypatch):
     original = loop.Run.write_model
 
     def write_model(self, *arguments):
-        states.append(checkpoints.read_tensors(self.folder.state, "")[0])
+        states.append(store.read_tensors(self.folder.state, "")[0])
         original(self, *arguments)
 
     monkeypatch.setattr(loop.Run, "write_model", write_model)
@@ -365,7 +366,7 @@ def test_flipped_bits_of_a_state_are_noticed(toy, monkeypatch):
     for position in range(1, 9):
         content[-4 * position] ^= 0x10
     state.write_bytes(content)
-    with pytest.raises(checkpoints.CheckpointError, match="damaged .its checksum does not match.; delete"):
+    with pytest.raises(store.CheckpointError, match="damaged .its checksum does not match.; delete"):
         run(toy.task(), run_dir=folder, resume=True)
 
 
@@ -384,13 +385,13 @@ def test_damaged_state_is_refused(toy, monkeypatch, damage):
     elif damage == "header":
         path.write_bytes((2**62).to_bytes(8, "little") + content[8:])
     else:
-        tensors, metadata = checkpoints.read_tensors(path, "")
+        tensors, metadata = store.read_tensors(path, "")
         if damage == "other":
             metadata = {"state": "[]"}
         else:
             tensors["model/inner.weight"] = torch.zeros(1)
-        files.write_files({path: checkpoints.tensor_writer(dict(tensors), metadata)})
-    with pytest.raises(checkpoints.CheckpointError, match="delete .* and start again"):
+        files.write_files({path: tensor_writer(dict(tensors), metadata)})
+    with pytest.raises(store.CheckpointError, match="delete .* and start again"):
         run(toy.task(), run_dir=folder, resume=True)
 
 
@@ -413,7 +414,7 @@ def diverges(toy, model="line", **overrides) -> str:
         run(toy.task(model, **overrides), run_dir=folder)
     assert not (folder / "model.safetensors").exists() and not leftovers(folder)
     if (folder / "state.safetensors").exists():
-        tensors, metadata = checkpoints.read_tensors(folder / "state.safetensors", "")
+        tensors, metadata = store.read_tensors(folder / "state.safetensors", "")
         assert all(torch.isfinite(value).all() for name, value in tensors.items() if not name.startswith("pending/"))
         assert "an earlier state is kept" in str(caught.value)
         assert json.loads(metadata["state"])["step"] % 4 == 0
@@ -602,12 +603,12 @@ def test_two_processes_equal_one(toy):
     assert process.returncode == 0, process.stderr
     summary = json.loads(process.stdout)  # rank 0 alone prints
     one = run(toy.task("plain", train__clip=1.0, train__ema=0.5), run_dir=toy.folder / "one")
-    two, provenance = checkpoints.load(folder / "model.safetensors")
+    two, provenance = stored.load(folder / "model.safetensors")
     assert provenance["processes"] == 2 and summary["config_hash"] == provenance["config_hash"]
     for name, value in weights(one).items():
         torch.testing.assert_close(two[name], value, rtol=1e-5, atol=1e-6)
     assert torch.equal(two["unused.weight"], weights(one)["unused.weight"])
-    log = checkpoints.read_log(folder / "log.csv").drop(columns=TIMES)
+    log = store.read_table(folder / "log.csv").drop(columns=TIMES)
     pd.testing.assert_frame_equal(log, one.log.drop(columns=TIMES), rtol=1e-5)
     assert sorted(path.name for path in folder.iterdir()) == ["log.csv", "model.json", "model.safetensors"]
 
@@ -671,7 +672,7 @@ def test_command_lists_models(toy, call):
         (["toy.line", "--preset", "smok"], "did you mean 'smoke'"),
         (["toy.line", "--set", "train.stps=3"], "did you mean 'steps'"),
         (["toy.line", "--set", "train.steps=3.5"], "valid integer"),
-        (["toy.line", "--set", "train.steps"], "must read key=value"),
+        (["toy.line", "--set", "train.steps"], "write key=value"),
         (["toy.line", "--set", "train.steps=[1"], "cannot read the value"),
         (["toy.line", "--seed", "x"], "invalid int value"),
         (["toy.line", "--seed", "-1"], "must lie in"),

@@ -15,7 +15,7 @@ from lib.background.experiments import PIXELS, FlowTask, GANTask, VAETask, ring_
 from lib.background.gan import GAN, discriminator_loss, generator_loss
 from lib.background.vae import VAE
 from lib.flows import Invertible, VectorFlow, bits_per_dim, dequantise, standard_normal_log_prob
-from lib.metrics import frechet_distance
+from lib.vision.metrics import frechet_distance
 
 
 def parameters(model: nn.Module) -> int:

@@ -31,8 +31,7 @@ def vae_schematic(image: Any, rebuilt: Any) -> Figure:
     d.text(3.6, 1.4, "$\\epsilon \\sim N(0, I)$")
     decoder = d.trapezoid(4.6, 0.75, "decoder\n$p_\\theta(x|z)$", w=1.0, h=1.1, narrow="left", ratio=0.6, colour="VAE")
     y = d.image(5.8, 0.75, rebuilt, 0.7, note="$\\hat x$")
-    for start, end in ((x, encoder), (encoder, cloud), (cloud, code), (code, decoder), (decoder, y)):
-        d.arrow(start, end)
+    d.chain(x, encoder, cloud, code, decoder, y)
     d.arrow((3.6, 1.29), code.top)
     return d.fig
 
@@ -52,8 +51,8 @@ def gan_schematic(real: Any, generated: Any) -> Figure:
     d.text(2.4, 1.5, "real $x$", ha="right")
     judge = d.trapezoid(4.35, 1.02, "discriminator\n$D$", w=1.15, h=1.2, narrow="right", ratio=0.6, colour="GAN")
     verdict = d.box(5.7, 1.02, "real or\ngenerated?", w=0.95, h=0.5)
-    for start, end in ((z, generator), (generator, fake), (judge, verdict)):
-        d.arrow(start, end)
+    d.chain(z, generator, fake)
+    d.arrow(judge, verdict)
     d.arrow(truth.right, (judge.left[0], 1.3))
     d.arrow(fake.right, (judge.left[0], 0.74))
     return d.fig

@@ -12,13 +12,12 @@ from typing import Any
 import pandas as pd
 
 from lib import paths
+from lib.claims.overview import ORDER, update_readme
 from lib.claims.records import COLUMNS, ledger
 from lib.claims.schema import VERDICTS, Bound
 from lib.errors import UserError
 from lib.files import write_atomically
 
-ORDER = ("not", "undecided", "no evidence", "not measured", "partly", "reproduced")
-"""What does not hold is read first."""
 _HEAD = """\
 # What was reproduced
 
@@ -68,7 +67,10 @@ def chapter_table(chapter: str) -> pd.DataFrame:
 
 
 def report() -> Path:
-    """Write ``claims.csv`` and ``REPORT.md`` into the folder of figures and return the path of the report."""
+    """Write ``claims.csv`` and ``REPORT.md`` into the folder of figures and return the path of the report.
+
+    Where that folder is the repository's own, the README's table of chapters is renewed, too.
+    """
     frame = ledger()
     folder = paths.figures()
     table = frame[list(COLUMNS)].copy()
@@ -78,6 +80,8 @@ def report() -> Path:
     write_atomically(folder / "claims.csv", text.encode())
     path = folder / "REPORT.md"
     write_atomically(path, _report_text(frame).encode())
+    if folder.resolve() == (paths.ROOT / "figures").resolve():
+        update_readme()
     return path
 
 

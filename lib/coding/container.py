@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import struct
 import zlib
+from pathlib import Path
 
-from lib.errors import UserError
+from lib.errors import UserError, explain_os_error
 
 MAX_SIDE = 16384
 MAX_PIXELS = 2**24  # 4096 x 4096
@@ -28,6 +29,25 @@ def check_size(width: int, height: int, what: str = "an image") -> None:
             f"{what} of {width} x {height} pixels cannot be coded: sides are 1 to {MAX_SIDE}, and there are at most "
             f"{MAX_PIXELS} pixels (4096 x 4096)"
         )
+
+
+def read_stream(path: Path, magics: tuple[bytes, ...], most: int) -> bytes:
+    """A file of at most ``most`` bytes, whatever the path names (a device may never end); of one that does not begin
+    with any of ``magics``, which are of one length, only as much.
+
+    Raises:
+        UserError: it cannot be read. BitstreamError: it is larger.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(len(magics[0]))
+            if data in magics:
+                data += file.read(most)
+    except OSError as error:
+        raise explain_os_error(error, path, "read") from None
+    if len(data) > most:
+        raise BitstreamError(f"{path} is larger than any stream can be ({most} bytes)")
+    return data
 
 
 def crc(data: bytes) -> bytes:

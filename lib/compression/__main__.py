@@ -8,14 +8,13 @@ viewer shows it, upright and in sRGB; what was converted or left out is said on 
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lib.errors import command_line, command_parser, explain_os_error, show
+from lib.errors import command_line, command_parser, say, show
 from lib.progress import bar
 
 
@@ -48,26 +47,6 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-def _read(path: Path) -> bytes:
-    """A stream file, of bounded size whatever the path names (a device may never end)."""
-    from lib.compression.bitstream import MAX_BYTES, BitstreamError
-
-    try:
-        with path.open("rb") as file:
-            data = file.read(4)
-            if data == b"FLWC":
-                data += file.read(MAX_BYTES)
-    except OSError as error:
-        raise explain_os_error(error, path, "read") from None
-    if len(data) > MAX_BYTES:
-        raise BitstreamError(f"{path} is larger than any stream can be ({MAX_BYTES} bytes)")
-    return data
-
-
 def squared_error(one: np.ndarray, other: np.ndarray) -> float:
     """Mean squared difference of two uint8 images, row by row: large images are not copied as a whole."""
     rows = (np.square(a.astype(np.float64) - b).sum() for a, b in zip(one, other, strict=True))
@@ -87,7 +66,7 @@ def _encode(arguments: argparse.Namespace) -> dict[str, Any]:
     codec = load(arguments.preset, device=arguments.device)
     notes = told(picture.converted, picture.dropped)
     height, width = image.shape[:2]
-    _say(f"encoding {width} x {height} pixels at quality {arguments.quality:g} ...")
+    say(f"encoding {width} x {height} pixels at quality {arguments.quality:g} ...")
     start = time.perf_counter()
     with bar("encode", " values") as progress:
         data = codec.compress(image, arguments.quality, progress=progress)
@@ -106,18 +85,19 @@ def _encode(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _decode(arguments: argparse.Namespace) -> dict[str, Any]:
+    from lib.coding.container import read_stream
     from lib.compression import load
-    from lib.compression.bitstream import pixels_of, unpack
+    from lib.compression.bitstream import MAGIC, MAX_BYTES, pixels_of, unpack
     from lib.vision.write import Output, image_bytes, image_format
 
     out = Output(arguments.output, arguments.input)  # refuse names before the work
     image_format(arguments.output)
-    data = _read(arguments.input)
+    data = read_stream(arguments.input, (MAGIC,), MAX_BYTES)
     header, payloads = unpack(data)
     if header.grey is False:
         image_format(arguments.output, (1, 1, 3))
     codec = None if header.lossless else load(arguments.preset, device=arguments.device)  # lossless files need no model
-    _say(f"decoding {len(data)} bytes ...")
+    say(f"decoding {len(data)} bytes ...")
     start = time.perf_counter()
     if codec is None:
         image = pixels_of(header, payloads[0])
@@ -130,9 +110,10 @@ def _decode(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _info(arguments: argparse.Namespace) -> dict[str, Any]:
-    from lib.compression.bitstream import STEP_UNIT, unpack
+    from lib.coding.container import read_stream
+    from lib.compression.bitstream import MAGIC, MAX_BYTES, STEP_UNIT, unpack
 
-    data = _read(arguments.input)
+    data = read_stream(arguments.input, (MAGIC,), MAX_BYTES)
     header, levels = unpack(data)
     return {
         "bytes": len(data),

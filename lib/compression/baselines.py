@@ -301,13 +301,6 @@ def learned(name: str, models: list[Any], settings: str) -> Baseline:
     return Baseline(name, tuple(range(len(models))), settings, encode, decode)
 
 
-def learned_family(architecture: str, tasks: list[Any], weights: list[Any]) -> Baseline:
-    """Our trained models of one CompressAI architecture: ``tasks`` with their weights, as `train_or_load` gave them."""
-    titles = {"factorized": "factorized prior", "hyperprior": "hyperprior", "mean_scale": "mean-scale hyperprior"}
-    models = [task.model.float().cpu() for task in tasks]
-    return learned(titles[architecture], models, ", ".join(found.config_hash for found in weights))
-
-
 def flow(codec: Any, qualities: tuple[float, ...], name: str = "flow codec") -> Baseline:
     """Our codec behind the same interface."""
     return Baseline(name, qualities, f"model {codec.id.hex()}", codec.compress, codec.decompress, whole=False)

@@ -19,7 +19,6 @@ from lib.compression.symbols import CodedLevel, Rounding, select
 from lib.compression.transform import COLOURS, to_rgb
 
 Box = tuple[int, int, int, int]  # first row, end, first column, end
-PASSES = 6  # phases that new targets may change symbols at: one more with each pass
 SEEN = 1  # phases that a pass sees to either side
 FEATURES = 6  # positions of the band that its features see, even
 

@@ -14,7 +14,6 @@ import numpy as np
 
 from lib.data.cache import fetch, identity, made_once
 
-VERSION = 1
 EYES = 0.40
 """Height of the eyes in a crop, from its top, as a share of its side."""
 DISTANCE = 0.42
@@ -86,7 +85,7 @@ def _reduced(image: np.ndarray, points: np.ndarray, size: int) -> np.ndarray:
 
 
 def _settings(name: str, **options: int) -> dict[str, str | int]:
-    return {"version": VERSION, "data": identity(name), **options}
+    return {"data": identity(name), **options}
 
 
 def london(size: int = 64) -> tuple[np.ndarray, list[str]]:

@@ -27,8 +27,6 @@ ACTIONS = tuple(f"{what} {way}" for what in ("walk", "spell", "slash") for way i
 FRAMES = 8
 SIZE = 64
 TRAIN_CHARACTERS = 1000
-VERSION = 1
-"""Of the drawn characters: raised when their looks change, so that what was trained on them no longer matches."""
 
 # Cells of a sheet (row * 13 + column) by action, in the order in which they are shown; the spell has 7 drawings and
 # the slash 6, so some are shown twice, as in the authors' script.

@@ -208,7 +208,7 @@ def shuffled(model: TwoCodes, frames: Tensor, seed: int = 0) -> float:
 
 
 @torch.no_grad()
-def by_count(model, judge: Judge, clips: Clips, counts: tuple[int, ...] = (1, 2, 4, 8)) -> pd.DataFrame:
+def by_count(model, judge: Judge, clips: Clips, counts: tuple[int, ...]) -> pd.DataFrame:
     """What is kept when the static code is inferred from fewer frames of a clip (our model only)."""
     rows = []
     partner = torch.from_numpy(other_characters(clips))

@@ -14,11 +14,11 @@ from lib.data.actors.pack import PATH as PACK
 from lib.dynamics.config import FacesConfig
 from lib.dynamics.model import IMAGE
 from lib.dynamics.sources import FrameSets
-from lib.store import file_hash
+from lib.files import file_hash
 
 EXPRESSIONS = ("neutral", "smile", "surprise", "anger", "sadness", "disgust", "pucker")
 """The classes of the rendered faces."""
-_RECIPE = 1  # first of all seeds; another one gives other people
+_FIRST_SEED = 1  # of all draws; another one gives other people
 _CLOSE = actors.Pose(shift=(0.0, -0.06), scale=1.7)  # the face fills the picture
 UNSEEN = 100_000
 """Seeds of the people that no model is trained on start here."""
@@ -40,7 +40,7 @@ class Labelled(NamedTuple):
 
 def _somebody(seed: int) -> tuple[actors.Identity, actors.Light]:
     """The person of a seed (the first ones are the actors with names) and the light on the person."""
-    rng = np.random.default_rng([_RECIPE, seed])
+    rng = np.random.default_rng([_FIRST_SEED, seed])
     who = actors.identity(actors.IDENTITIES[seed]) if seed < len(actors.IDENTITIES) else actors.random_identity(seed)
     return who, actors.Light(direction=(float(rng.uniform(-0.8, 0.8)), float(rng.uniform(0.1, 0.9)), 1.0))
 
@@ -51,7 +51,7 @@ def person(seed: int, frames: int) -> Labelled:
     Light and background are the person's own, the head looks straight ahead; each frame adds a little of everything.
     """
     who, light = _somebody(seed)
-    rng = np.random.default_rng([_RECIPE, seed, 1])
+    rng = np.random.default_rng([_FIRST_SEED, seed, 1])
     expressions = rng.permutation(np.arange(frames) % len(EXPRESSIONS))
     strengths = rng.uniform(0.55, 1.1, frames)
     pictures = []
@@ -63,8 +63,8 @@ def person(seed: int, frames: int) -> Labelled:
 
 @functools.lru_cache(maxsize=1)
 def rendered_identity() -> dict[str, str]:
-    """What decides the rendered frames beside their seeds: the pack of heads and the version of this recipe."""
-    return {"actors": file_hash(PACK), "faces": f"version {_RECIPE}"}
+    """What decides the rendered frames beside their seeds: the pack of heads and the first seed."""
+    return {"actors": file_hash(PACK), "faces": f"version {_FIRST_SEED}"}
 
 
 def rendered(first: int, count: int, frames: int) -> Labelled:
@@ -84,7 +84,7 @@ def portraits(seed: int, shown: Sequence[tuple[str, float]]) -> np.ndarray:
     Each frame adds a little of everything, as `person` does.
     """
     who, light = _somebody(seed)
-    rng = np.random.default_rng([_RECIPE, seed, 2])
+    rng = np.random.default_rng([_FIRST_SEED, seed, 2])
     frames = []
     for name, strength in shown:
         weights = _disturbed(actors.blend({name: float(strength)}) if strength else {}, rng)
@@ -182,5 +182,4 @@ def real_identity(real: str, helpers: FacesConfig) -> dict[str, str]:
     found = rendered_identity() | {"helpers": f"{helpers.people} rendered people, {helpers.frames} frames each"}
     if real == "rendered":
         return found
-    found |= {name: identity(name) for name in ("london512", "grid10")}
-    return found | {"aligned": f"version {people.VERSION}"}
+    return found | {name: identity(name) for name in ("london512", "grid10")}

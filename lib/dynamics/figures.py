@@ -77,8 +77,7 @@ def pair_encoder(frames: Sequence[Any]) -> Figure:
     network = d.trapezoid(2.3, 0.45, "CNN", w=0.8, h=0.55, narrow="right", ratio=0.6, colour="dynamic")
     dense = d.box(3.55, 0.45, "dense", w=0.7, h=0.4, colour="dynamic")
     dynamic = d.box(5.2, 0.45, "$q(d_i\\,|\\,s,x_i)$", w=1.4, h=0.4, colour="dynamic")
-    for a, b in ((alone, network), (network, dense), (dense, dynamic)):
-        d.arrow(a, b)
+    d.chain(alone, network, dense, dynamic)
     d.arrow((5.2, 1.62), (3.75, 0.66), dashed=True, colour=COLOURS["static"])
     d.text(4.85, 1.02, "one draw of $s$", ha="left")
     return d.fig

@@ -102,10 +102,21 @@ def judge_on_real(study: Study) -> pd.DataFrame:
     return pd.DataFrame([row | {f"{name} kept": kept[k] for k, name in enumerate(sprite_data.ATTRIBUTES)}])
 
 
-@store.measure("number_of_frames", models=("sprites", "judge"), decides=lambda study: {"clips": study.few})
+COUNTS = (1, 2, 4, 8)
+"""Frames that static codes are inferred from."""
+
+
+@store.measure(
+    "number_of_frames", models=("sprites", "judge"), decides=lambda study: {"clips": study.few},
+    sample=lambda study: _by_count(study, COUNTS[:1]),
+)  # fmt: skip
 def number_of_frames(study: Study) -> pd.DataFrame:
     """`evaluate.by_count` of our model."""
-    return evaluate.by_count(study.models["sprites"], study.models["judge"], study.test(study.few))
+    return _by_count(study, COUNTS)
+
+
+def _by_count(study: Study, counts: tuple[int, ...]) -> pd.DataFrame:
+    return evaluate.by_count(study.models["sprites"], study.models["judge"], study.test(study.few), counts)
 
 
 @store.measure("factors", models=("sprites",), decides=lambda study: {"clips": min(150, study.few), "characters": 300})

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lib.checks import Lookup
 from lib.errors import UserError
 
 
@@ -227,7 +228,10 @@ class AffineCoupling(Invertible):
         return torch.cat([y_a, y_b * (-log_scale).exp() - shift], dim=1), -sum_per_sample(log_scale)
 
 
-COUPLINGS: dict[str, type[Invertible]] = {"affine": AffineCoupling, "additive": AdditiveCoupling}
+COUPLINGS: Lookup[str, type[Invertible]] = {
+    "affine": AffineCoupling,
+    "additive": AdditiveCoupling,
+}
 """Couplings by the name that presets give: a new one needs its class and its line here."""
 
 

@@ -8,24 +8,23 @@ colour tags applied; more than 8 bits become 8, HDR is refused.
 from __future__ import annotations
 
 import argparse
-import itertools
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lib.errors import UserError, command_line, command_parser, explain_os_error, show
+from lib.errors import UserError, command_line, command_parser, say, show
 
 if TYPE_CHECKING:
     from lib.microdosing.film import Film
     from lib.vision.video import Companions, Info
 
 GROUP = 30  # frames from key frame to key frame, where the preset has networks for what lies between
-MOST_MEMORY = 2**32  # bytes of the frames of a sequence
 
 
 def _arguments() -> argparse.Namespace:
@@ -61,33 +60,13 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-def read(path: Path) -> bytes:
-    """A stream file, of bounded size whatever the path names (a device may never end)."""
-    from lib.microdosing import film
-    from lib.microdosing.stream import MAGIC, MAX_BYTES, BitstreamError
-
-    try:
-        with path.open("rb") as file:
-            data = file.read(len(MAGIC))
-            if data in (MAGIC, film.MAGIC):
-                data += file.read(MAX_BYTES)
-    except OSError as error:
-        raise explain_os_error(error, path, "read") from None
-    if len(data) > MAX_BYTES:
-        raise BitstreamError(f"{path} is larger than any stream can be ({MAX_BYTES} bytes)")
-    return data
-
-
 def _encode(arguments: argparse.Namespace) -> dict[str, Any]:
     from lib import config as configs
     from lib import microdosing
     from lib.microdosing import baselines
     from lib.microdosing import codec as codecs
     from lib.microdosing import film as films
+    from lib.microdosing.reel import Reel
     from lib.vision import video
     from lib.vision.write import Output, told
 
@@ -104,20 +83,14 @@ def _encode(arguments: argparse.Namespace) -> dict[str, Any]:
     config = configs.load("06_microdosing", arguments.preset).student
     if arguments.fit_steps is not None:
         config = configs.override(config, {"train.steps": arguments.fit_steps})
-    frames, stamps, left, damage = [], [], MOST_MEMORY, []
-    for frame in itertools.islice(video.frames(arguments.input, damage), arguments.frames):
-        left -= frame.image.nbytes
-        if left < 0:
-            raise UserError(f"{arguments.input} does not fit into memory after {len(frames)} frames; use --frames")
-        frames.append(frame.image)
-        stamps.append(frame.time)
-    rate, film = _film(about, along, stamps, cut=arguments.frames is not None)
-    dropped = [*about.notes[1], *along.dropped, *damage]
+    frames = Reel(arguments.input, arguments.frames)
+    rate, film = _film(about, along, frames.times, cut=arguments.frames is not None)
+    dropped = [*about.notes[1], *along.dropped, *frames.damage]
     times: dict[str, float] = {}
     student = None
     start = time.perf_counter()
     if not arguments.no_student:
-        _say(f"distilling a student on {len(frames)} frames of {about.width} x {about.height} pixels ...")
+        say(f"distilling a student on {len(frames)} frames of {about.width} x {about.height} pixels ...")
         start_from = microdosing.load_student(arguments.preset, clip=None)
         student = microdosing.fit(codec.model, frames, config, start=start_from, device=arguments.device)
         times["fit"] = time.perf_counter() - start
@@ -125,22 +98,22 @@ def _encode(arguments: argparse.Namespace) -> dict[str, Any]:
     options = {"bits": arguments.bits, "group": group}
     step = 1.0
     if arguments.bpp is not None:
-        _say(f"looking for the quantiser step for {arguments.bpp:g} bpp ...")
+        say(f"looking for the quantiser step for {arguments.bpp:g} bpp ...")
         step = codec.choose_step(frames, arguments.bpp, student, **options)
-    _say(f"encoding with step {step:g} ...")
+    say(f"encoding with step {step:g} ...")
     start = time.perf_counter()
-    stream = codec.compress_sequence(frames, student, step=step, rate=rate, **options)
+    stream = codec.compress_sequence(_shown(frames, "encode"), student, step=step, rate=rate, **options)
     times["encode"] = time.perf_counter() - start
     error = [
         np.square(decoded.astype(np.float64) - frame).mean()
-        for decoded, frame in zip(codec.decompress_sequence(stream), frames, strict=True)
+        for decoded, frame in zip(codec.decompress_sequence(stream), _shown(frames, "check"), strict=True)
     ]
     data = films.pack(film, stream)
     out.write(data)
     psnr = float(np.mean(10 * np.log10(255**2 / np.maximum(error, 1e-9))))
     beside = baselines.at_quality(frames, psnr, rate)
     pictures = len(data) - len(film.companions)
-    _say(
+    say(
         f"a demonstrator: {pictures:,} bytes at {psnr:.1f} dB, {pictures / beside['bytes']:.1f} times what x264 "
         f"needs ({beside['bytes']:,} bytes at {beside['psnr']:.1f} dB)"
     )
@@ -158,6 +131,13 @@ def _encode(arguments: argparse.Namespace) -> dict[str, Any]:
         "seconds": {name: round(value, 2) for name, value in times.items()},
         **told([*about.notes[0], *along.converted], dropped),
     }
+
+
+def _shown(frames: Iterable[np.ndarray], title: str, total: int | None = None) -> Iterable[np.ndarray]:
+    """The frames, with a progress bar that names the time left."""
+    from tqdm import tqdm
+
+    return tqdm(frames, title, total, unit="frame", file=sys.stderr, mininterval=1)
 
 
 def _film(about: Info, along: Companions, stamps: list[Fraction], cut: bool) -> tuple[Fraction, Film]:
@@ -187,21 +167,25 @@ def _film(about: Info, along: Companions, stamps: list[Fraction], cut: bool) -> 
 
 def _decode(arguments: argparse.Namespace) -> dict[str, Any]:
     from lib import microdosing
+    from lib.coding.container import read_stream
     from lib.microdosing import film as films
+    from lib.microdosing.stream import MAGIC, MAX_BYTES
     from lib.vision import video
     from lib.vision.write import Output, told
 
     video.check_suffix(arguments.output)
     out = Output(arguments.output, arguments.input)
-    data = read(arguments.input)
+    data = read_stream(arguments.input, (MAGIC, films.MAGIC), MAX_BYTES)
     codec = microdosing.load(arguments.preset, device=arguments.device)
     film, stream = films.unpack(data)
     header = codec.open(stream).header
     films.check_times(film, len(header.keys))
-    _say(f"decoding {len(data)} bytes ...")
+    say(f"decoding {len(data)} bytes ...")
     start = time.perf_counter()
     first = arguments.first
     pictures = codec.decompress_sequence(stream, first, arguments.frames)
+    count = len(header.keys) - first if arguments.frames is None else arguments.frames
+    pictures = _shown(pictures, "decode", count)
     frames = (video.Frame(image, film.time(first + n, header.rate)) for n, image in enumerate(pictures))
     like = video.Info(header.width, header.height, header.rate, False, 0, film.aspect, clock=film.clock)
     whole = not first and arguments.frames in (None, len(header.keys))
@@ -220,10 +204,11 @@ def _decode(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _info(arguments: argparse.Namespace) -> dict[str, Any]:
+    from lib.coding.container import read_stream
     from lib.microdosing import film as films
-    from lib.microdosing.stream import VERSION, Stream
+    from lib.microdosing.stream import MAGIC, MAX_BYTES, VERSION, Stream
 
-    data = read(arguments.input)
+    data = read_stream(arguments.input, (MAGIC, films.MAGIC), MAX_BYTES)
     film, stream = films.unpack(data)
     header = Stream(stream).header
     keys = [length for length, key in zip(header.lengths, header.keys, strict=True) if key]

@@ -26,9 +26,7 @@ def concept(frame: Any, decoded: Any) -> Figure:
     plus = d.circle(4.5, y, "$+$", r=0.13)
     tail = d.box(5.02, y, "tail", w=0.5, h=0.5, colour="HiFiC")
     end = d.image(5.83, y, decoded, 0.86, note="$\\hat x$", pixelated=False)
-    chain = (x, encoder, stream, head, residual, plus, tail, end)
-    for a, b in zip(chain, chain[1:], strict=False):
-        d.arrow(a, b)
+    d.chain(x, encoder, stream, head, residual, plus, tail, end)
     above = y + 0.5
     d.arrow(head, plus, via=((2.95, above), (4.5, above)), colour=MUTED)
     micro = d.box(3.83, 0.75, "MicroRN", w=0.78, h=0.42, colour="MicroRN")
@@ -57,8 +55,8 @@ def micro_network(blocks: int, channels: int, hidden: int) -> Figure:
     plus = d.circle(4.66, y, "$+$", r=0.12)
     out = d.box(5.32, y, f"conv\n{hidden} → {channels}", w=0.86, h=0.48, colour="MicroRN")
     r = d.box(6.06, y, "$r$", w=0.32, h=0.36)
-    for a, b in ((h, into), (into, first), (last, plain), (plain, plus), (plus, out), (out, r)):
-        d.arrow(a, b)
+    d.chain(h, into, first)
+    d.chain(last, plain, plus, out, r)
     d.arrow(first, last, dashed=True)
     d.arrow(into, plus, via=((1.2, y - 0.5), (4.66, y - 0.5)), colour=MUTED)
     d.text(
@@ -71,8 +69,7 @@ def micro_network(blocks: int, channels: int, hidden: int) -> Figure:
     mix = d.box(3.95, y, "conv 1×1", w=0.72, h=0.38, colour="MicroRN")
     add = d.circle(4.62, y, "$+$", r=0.12)
     end = d.box(5.45, y, "features", w=0.72, h=0.36)
-    for a, b in ((features, depth), (depth, relu), (relu, mix), (mix, add), (add, end)):
-        d.arrow(a, b)
+    d.chain(features, depth, relu, mix, add, end)
     code = d.box(0.5, 0.26, "code $r_{seq}$", w=0.74, h=0.34, colour="photographs")
     scale = d.box(3.05, 0.26, "× attention", w=0.86, h=0.34, colour="MicroRN")
     d.arrow(code, depth, via=((1.95, 0.26),), dashed=True, colour="photographs")
@@ -103,8 +100,7 @@ def video_pipeline() -> Figure:
     move = d.box(1.55, y, "move", w=0.6, h=0.4, colour="photographs")
     again = d.box(2.55, y, "encoder", w=0.74, h=0.4, colour="data")
     predictor = d.box(3.65, y, "predictor", w=0.8, h=0.4, colour="photographs")
-    for a, b in ((before, move), (move, again), (again, predictor)):
-        d.arrow(a, b)
+    d.chain(before, move, again, predictor)
     d.arrow(before, predictor, via=((0.5, 0.12), (3.65, 0.12)), colour=MUTED)
     d.arrow(predictor, minus, via=((3.65, 1.2), (2.3, 1.2)), colour="photographs")
     d.arrow(predictor, plus, via=((3.65, 1.2), (4.1, 1.2)), colour="photographs")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import torch
@@ -48,7 +50,7 @@ def _stills_decides(study: Study) -> dict:
     return {"data": data.identity(study.photographs), "images": count, "side": size, "steps": study.steps}
 
 
-@measure("stills", models=(TEACHER,), decides=_stills_decides)
+@measure("stills", models=(TEACHER,), decides=_stills_decides, sample=lambda study: _stills(study, 1))
 def stills(study: Study) -> pd.DataFrame:
     """The teacher on photographs, and JPEG and HEVC intra in at most as many bytes for each.
 
@@ -56,8 +58,13 @@ def stills(study: Study) -> pd.DataFrame:
         columns image, decoder, step, bytes, bpp, psnr, ms_ssim, lpips; the middle 256 pixels of each. Those that the
         teacher was trained on are among them: see `Study.unseen`.
     """
+    return _stills(study)
+
+
+def _stills(study: Study, count: int | None = None) -> pd.DataFrame:
+    """The rows of the first ``count`` photographs."""
     rows, lpips = [], metrics.Lpips("alex")
-    for name, image in study.stills():
+    for name, image in itertools.islice(study.stills(), count):
         for step in study.steps:
             found = study.codec.compress_sequence([image], step=step)
             decoded = {TEACHER: (next(study.codec.decompress_sequence(found)), len(found))}
@@ -179,11 +186,17 @@ def judged(study: Study, key: str) -> pd.DataFrame:
 @measure(
     "rates_{}", clips_of, models=own_student,
     decides=lambda study, key: study.sequence(key) | {"every": study.every(key, 8), "steps": study.steps, "bits": BITS},
+    sample=lambda study, key: _rates(study, key, 1),
 )  # fmt: skip
 def rates(study: Study, key: str) -> pd.DataFrame:
     """`evaluate.rates` of teacher, student and conventional codecs for stills."""
+    return _rates(study, key)
+
+
+def _rates(study: Study, key: str, count: int | None = None) -> pd.DataFrame:
+    """The rows of the first ``count`` steps."""
     return evaluate.rates(
-        study.codec, study.frames(key), {STUDENT: study.student(key)}, study.steps, every=study.every(key, 8),
+        study.codec, study.frames(key), {STUDENT: study.student(key)}, study.steps[:count], every=study.every(key, 8),
         stills=list(baselines.STILLS),
     )  # fmt: skip
 

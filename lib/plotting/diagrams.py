@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -185,6 +186,11 @@ class Diagram(Shapes):
     Colours are names of `COLOURS` or ``#rrggbb``. A text that does not fit into its shape, leaves the page or lies on
     another text raises `ValueError`: it is found while drawing, not in print.
     """
+
+    def chain(self, *nodes: Node, **options: Any) -> None:
+        """An arrow from each node to the next; ``options`` as `arrow` takes them."""
+        for start, end in itertools.pairwise(nodes):
+            self.arrow(start, end, **options)
 
     def arrow(
         self,

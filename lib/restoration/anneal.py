@@ -18,8 +18,6 @@ from lib.restoration.degradations import Compressed, Masked, Observation, Smalle
 from lib.restoration.prior import NoiseFlow
 from lib.restoration.views import VIEWS, Progress, denoise, denoise_all_views, view_count
 
-VERSION = 2  # raise it when results of a search change: tables that were measured with another one are then refused
-
 
 @dataclass(frozen=True)
 class Schedule:

@@ -38,8 +38,7 @@ def concept(clean: Any, degraded: Any, restored: Any) -> Figure:
     up = d.box(2.1, 1.75, "flow $T^{-1}$", w=1.0, h=0.45, colour="flow")
     z = d.vector(3.2, 1.75, n=5, colour="flow", cell=0.12)
     density = d.box(4.9, 1.75, "$\\max\\ \\log p(x)$", w=1.5, h=0.45, colour="flow")
-    for a, b in ((x, up), (up, z), (z, density)):
-        d.arrow(a, b)
+    d.chain(x, up, z, density)
     d.text(0.75, 1.2, "2  restore", ha="left")
     y = d.image(0.6, 0.6, degraded, 0.7)
     up = d.box(1.75, 0.6, "$T^{-1}$", w=0.55, h=0.45, colour="flow")
@@ -48,8 +47,7 @@ def concept(clean: Any, degraded: Any, restored: Any) -> Figure:
     end = d.vector(4.6, 0.6, n=5, colour="flow", cell=0.12)
     down = d.box(5.1, 0.6, "$T$", w=0.35, h=0.45, colour="flow")
     found = d.image(5.85, 0.6, restored, 0.7)
-    for a, b in ((y, up), (up, start), (start, search), (search, end), (end, down), (down, found)):
-        d.arrow(a, b)
+    d.chain(y, up, start, search, end, down, found)
     return d.fig
 
 

@@ -28,7 +28,6 @@ from lib.restoration.plain import PlainFlow
 from lib.restoration.prior import NoiseFlow
 from lib.restoration.views import Progress, padded
 
-VERSION = 3  # raise it when results of a search change: tables that were measured with another one are then refused
 PIXEL_CURVATURE = (255 / 25) ** 2  # of -log p along a pixel, about: images vary by some 25 grey levels
 PROBES = 8  # random movements of the image from which `scales` are estimated
 LAST_STEP = 0.02  # share of Adam's first step that is left at the end

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from lib.restoration import anneal, evaluate, images, views
-from lib.restoration import map as map_
 from lib.restoration.anneal import Schedule
 from lib.restoration.cases import Study, each_psnr, spaced
 from lib.restoration.degradations import Observation
@@ -73,7 +72,7 @@ def searched(flow: PlainFlow, truth: Tensor, seen: Observation, search: Search) 
 def _decides(study: Study, *_: str) -> dict:
     settings = study.settings
     return study.identity("cifar10") | {
-        "count": settings.map_images, "steps": settings.map_steps, "weights": WEIGHTS, "search": map_.VERSION,
+        "count": settings.map_images, "steps": settings.map_steps, "weights": WEIGHTS,
     }  # fmt: skip
 
 
@@ -182,7 +181,7 @@ STEPS = {
 
 
 def _decides_steps(study: Study) -> dict:
-    return study.identity("cifar10") | {"count": study.settings.map_images, "search": anneal.VERSION}
+    return study.identity("cifar10") | {"count": study.settings.map_images}
 
 
 @measure("steps", models=("cifar10",), decides=_decides_steps)
@@ -199,8 +198,7 @@ def steps(study: Study) -> pd.DataFrame:
 
 
 def _decides_posterior(study: Study) -> dict:
-    return _decides_steps(study) | {"draws": DRAWS, "steps": study.settings.map_steps, "levels": LEVELS,
-                                    "map": map_.VERSION}  # fmt: skip
+    return _decides_steps(study) | {"draws": DRAWS, "steps": study.settings.map_steps, "levels": LEVELS}
 
 
 @measure("posterior", models=("cifar10",), decides=_decides_posterior)

@@ -55,7 +55,6 @@ def _decides(study: Study, condition: str = "") -> dict:
     more = {"denoisers": data.identity("denoisers")} if settings.training_set != "embedded" else {}
     return study.identity("photos") | more | {
         "side": SIDE, "level": LEVEL, "left out": study.seen, "count": COUNTS.get(condition, 0), "bm3d": settings.bm3d,
-        "search": anneal.VERSION,
     }  # fmt: skip
 
 

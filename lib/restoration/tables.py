@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -75,7 +76,7 @@ def rivals(study: Study, cell: tuple[str, str]) -> pd.DataFrame:
 
 
 def _decides_cell(study: Study, cell: tuple[str, str]) -> dict:
-    return study.identity(cell[0]) | _drawn(study, cell[1]) | {"search": anneal.VERSION}
+    return study.identity(cell[0]) | _drawn(study, cell[1])
 
 
 def _first_image(study: Study, cell: tuple[str, str]) -> pd.DataFrame:
@@ -157,17 +158,22 @@ def share_ahead(rows: pd.DataFrame) -> float:
 
 def _decides_times(study: Study) -> dict:
     settings = study.settings
-    return {"dip": settings.dip.model_dump(exclude={"images"}), "side": settings.side, "search": anneal.VERSION}
+    return {"dip": settings.dip.model_dump(exclude={"images"}), "side": settings.side}
 
 
 @measure(
-    "times", models=("mnist", "cifar10", "photos"), decides=_decides_times, volatile=(OURS, "DIP")
+    "times", models=("mnist", "cifar10", "photos"), decides=_decides_times, volatile=(OURS, "DIP"),
+    sample=lambda study: _times(study, study.settings.data_sets[:1]),
 )  # fmt: skip
 def times(study: Study) -> pd.DataFrame:
     """Seconds for one image by our search and by deep image prior, in turns in one process, one row a cell.
 
     Of deep image prior's iterations, all of which cost the same, a few are timed.
     """
+    return _times(study, study.settings.data_sets)
+
+
+def _times(study: Study, data_sets: Sequence[str]) -> pd.DataFrame:
     settings, timed = study.settings, 10
 
     def dip_seconds(degradation: str, truth: Tensor, seen: Observation) -> float:
@@ -177,7 +183,7 @@ def times(study: Study) -> pd.DataFrame:
         return found.seconds * recipe.iterations / part.iterations
 
     rows = []
-    for data_set in settings.data_sets:
+    for data_set in data_sets:
         _, truth = study.test_set(data_set)[0]
         for degradation, degrade in DEGRADATIONS.items():
             seen, pairs = degrade(truth, evaluate.seed_of(0, 0)), []
@@ -191,7 +197,7 @@ def times(study: Study) -> pd.DataFrame:
 
 
 def _decides_photos(study: Study) -> dict:
-    return study.identity("photos") | {"search": anneal.VERSION}
+    return study.identity("photos")
 
 
 @measure("extensions", models=("photos",), decides=_decides_photos, volatile=("seconds",))
@@ -221,7 +227,7 @@ def faces_set(study: Study) -> str:
 def _decides_noisy(study: Study) -> dict:
     settings = study.settings
     return study.identity(faces_set(study)) | {
-        "sigma": SIGMA_FACES, "seeds": settings.seeds, "bm3d": settings.bm3d, "search": anneal.VERSION,
+        "sigma": SIGMA_FACES, "seeds": settings.seeds, "bm3d": settings.bm3d,
     }  # fmt: skip
 
 
@@ -250,7 +256,7 @@ def _grid_side(study: Study) -> int:
 
 def _decides_grid(study: Study, data_set: str) -> dict:
     decides = study.identity(data_set) | {"dip": study.settings.dip.model_dump(exclude={"images"}), "rows": GRID}
-    return decides | {"side": _grid_side(study) if data_set == "photos" else 0, "search": anneal.VERSION}
+    return decides | {"side": _grid_side(study) if data_set == "photos" else 0}
 
 
 @measure(
@@ -273,14 +279,20 @@ def grid(study: Study, data_set: str) -> pd.DataFrame:
 
 
 def _decides_cost(study: Study) -> dict:
-    return {"sizes": study.settings.cost_sizes, "search": anneal.VERSION}
+    return {"sizes": study.settings.cost_sizes}
 
 
-@measure("cost", models=("photos",), decides=_decides_cost, volatile=("seconds", "MB"))
+@measure(
+    "cost", models=("photos",), decides=_decides_cost, volatile=("seconds", "MB"), sample=lambda study: _cost(study, 1)
+)  # fmt: skip
 def cost(study: Study) -> pd.DataFrame:
     """Seconds and peak memory of a process that restores one photograph, by its size and task."""
+    return _cost(study, study.settings.cost_sizes)
+
+
+def _cost(study: Study, sizes: int) -> pd.DataFrame:
     context, rows = multiprocessing.get_context("spawn"), []
-    for width, height in COST_SIZES[: study.settings.cost_sizes]:
+    for width, height in COST_SIZES[:sizes]:
         for work in ("denoise", "deblock", "inpaint"):
             if work == "inpaint" and width > 768:
                 continue

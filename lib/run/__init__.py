@@ -16,7 +16,7 @@ Exit code 0: everything was done; 1: the chapter failed, the notebook up to ther
 130: interrupted.
 """
 
-from lib.run.command import main, parse_overrides
+from lib.run.command import main
 from lib.run.execution import ChapterFailed, Interrupted, execute, threads, update_committed
 from lib.run.kernel import PeakMemory, kernel_environment
 from lib.run.names import (
@@ -48,7 +48,6 @@ __all__ = [
     "notebook_path",
     "notebooks",
     "options",
-    "parse_overrides",
     "recipe",
     "record_path",
     "resolve",

@@ -11,9 +11,8 @@ from pathlib import Path
 
 from lib import paths
 from lib.errors import explain_os_error
-from lib.files import write_atomically
+from lib.files import file_hash, write_atomically
 from lib.run.compare import Comparison, compare
-from lib.run.staleness import sha256
 
 
 @dataclasses.dataclass
@@ -41,7 +40,7 @@ class Outcome:
 
 
 def _files(folder: Path) -> dict[str, str]:
-    return {p.relative_to(folder).as_posix(): sha256(p) for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {p.relative_to(folder).as_posix(): file_hash(p) for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def _groups(names: list[str]) -> dict[str, list[str]]:
@@ -70,7 +69,7 @@ def put(staging: Path, target: Path, names: list[str]) -> Outcome:
         else:
             outcome.kept.append(group)
             outcome.found.add(found)
-        outcome.files |= {name: sha256(target / name) for name in members}
+        outcome.files |= {name: file_hash(target / name) for name in members}
     return outcome
 
 

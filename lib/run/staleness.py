@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from lib import config, paths
+from lib.files import file_hash
 from lib.run.names import figures_path, notebook_path, record_path
 
 RECIPE_FILES = ("requirements.txt", "constraints.txt", "notebooks/claims.yaml", "data_scripts/catalog.yaml")
@@ -51,19 +52,17 @@ def recipe(chapter: str, parameters: config.NotebookParameters) -> str:
     files = imported_files(text for kind, text in sources if kind == "code")
     package = config.chapter_package(chapter)
     modules = {file for file in (paths.ROOT / "lib" / package).rglob("*") if "__pycache__" not in file.parts}
-    files |= modules | set((paths.CHECKPOINTS / package).glob("*")) | {paths.PARAMETERS / f"{chapter}.yaml"}
+    files |= modules | {paths.PARAMETERS / f"{chapter}.yaml"}
     files |= imported_files(f"import lib.{package}.{file.stem}" for file in modules if file.suffix == ".py")
+    # weights and tables of the chapter, and of those whose code it calls (the introduction calls all of them)
+    packages = {package, *(file.parent.name for file in files if file.parent.parent == paths.ROOT / "lib")}
+    files |= {file for name in packages for file in (paths.CHECKPOINTS / name).glob("*")}
     files |= {paths.ROOT / name for name in RECIPE_FILES}
     total = hashlib.sha256(json.dumps([sources, config.canonical(parameters)]).encode())
     for file in sorted(files):
         if file.is_file():
-            total.update(f"{file.relative_to(paths.ROOT).as_posix()}\0{sha256(file)}\0".encode())
+            total.update(f"{file.relative_to(paths.ROOT).as_posix()}\0{file_hash(file)}\0".encode())
     return total.hexdigest()
-
-
-def sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def is_current(chapter: str, parameters: config.NotebookParameters) -> bool:
@@ -74,7 +73,7 @@ def is_current(chapter: str, parameters: config.NotebookParameters) -> bool:
         return (
             record["recipe"] == recipe(chapter, parameters)
             and notebook_path(chapter, parameters).is_file()
-            and all(sha256(folder / name) == digest for name, digest in record["figures"].items())
+            and all(file_hash(folder / name) == digest for name, digest in record["figures"].items())
         )
     except (OSError, ValueError, KeyError):
         return False

@@ -13,7 +13,7 @@ from __future__ import annotations
 import importlib
 
 _HOMES = {
-    "files": ["CheckpointError", "file_hash", "read_json", "read_table", "read_tensors"],
+    "files": ["CheckpointError", "read_json", "read_table", "read_tensors"],
     "measures": ["Study", "Tables", "measure", "measures_of", "study_command", "study_of"],
     "models": ["Models", "NotTrained", "load_model", "load_task", "train_or_load"],
     "provenance": ["Provenance", "code_version", "device_name", "duration", "kept_random_states", "shown"],

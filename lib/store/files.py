@@ -63,12 +63,6 @@ def tensors_hash(tensors: Mapping[str, torch.Tensor], text: str = "") -> str:
     return digest.hexdigest()
 
 
-def file_hash(path: Path) -> str:
-    """SHA-256 (hex) of a file."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _check_safetensors(path: Path, advice: str) -> None:
     """Refuse a file that is not a whole safetensors file before anything of it is allocated."""
     size = path.stat().st_size

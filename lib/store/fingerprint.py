@@ -7,6 +7,7 @@
 So a symbol may move to another file or be renamed, and a module may be split, and the fingerprint stays; arithmetic,
 a default, a constant changes it. Imports within functions are followed too. What only runs or shows things
 (`lib.store.syntax.OPAQUE`) is not: it decides no number. A parameter annotated ``Study`` is followed method by method.
+What is new in a table annotated ``Lookup`` (`lib.checks`) changes nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -72,12 +73,27 @@ class Code:
     def written(self, name: Name) -> tuple[str, list[Name]]:
         """The digest of a symbol and what it refers to, in order, each once."""
         if name not in self._written:
-            module = self.module(name[0])
-            writer = Writer(self, module, name[1])
-            text = "".join(self._statement(writer, node) for node in module.symbols[name[1]])
-            digest = hashlib.sha256(text.encode()).hexdigest()[:DIGITS]
-            self._written[name] = digest, list(dict.fromkeys(writer.links))
+            self._written[name] = self._digest(name, self.module(name[0]).symbols[name[1]])
         return self._written[name]
+
+    def _digest(self, name: Name, statements: list[ast.stmt]) -> tuple[str, list[Name]]:
+        writer = Writer(self, self.module(name[0]), name[1])
+        text = "".join(self._statement(writer, node) for node in statements)
+        return hashlib.sha256(text.encode()).hexdigest()[:DIGITS], list(dict.fromkeys(writer.links))
+
+    def _without_new(self, name: Name, known: Container[str]) -> tuple[str, list[Name]]:
+        """`written`, of a `Lookup` without entries of lib that are not ``known``."""
+        match self.module(name[0]).symbols[name[1]]:
+            case [
+                ast.AnnAssign(annotation=ast.Subscript(value=ast.Name(id="Lookup")), value=ast.Dict() as table) as node
+            ]:
+                found = [self.resolve(f"{name[0]}.{value.id}") for value in table.values if isinstance(value, ast.Name)]
+                if len(found) < len(table.values):
+                    return self.written(name)
+                kept = [k for k, entry in enumerate(found) if entry is None or ".".join(entry[0]) in known]
+                less = ast.Dict([table.keys[k] for k in kept], [table.values[k] for k in kept])
+                return self._digest(name, [ast.AnnAssign(node.target, node.annotation, less, node.simple)])
+        return self.written(name)
 
     @staticmethod
     def _statement(writer: Writer, node: ast.stmt) -> str:
@@ -87,8 +103,12 @@ class Code:
             return f"{type(node).__name__}({shape},{writer.write(node.value)})"
         return writer.write(node)
 
-    def fingerprint(self, roots: Iterable[str]) -> Fingerprint:
-        """That of roots ``"lib.flows.layers.AffineCoupling"``; those outside of lib count for nothing."""
+    def fingerprint(self, roots: Iterable[str], known: Container[str] | None = None) -> Fingerprint:
+        """That of roots ``"lib.flows.layers.AffineCoupling"``; those outside of lib count for nothing.
+
+        With ``known``, symbols that were there once, it is that of today's code without what is new in a `Lookup`.
+        """
+        roots = tuple(roots)
         order: dict[Name, int] = {}
         waiting: list[Name] = []
         for root in roots:
@@ -98,7 +118,7 @@ class Code:
                 waiting.append(found[0])
         lines, symbols = [], {}
         for name in waiting:  # grows while it is walked: breadth first
-            digest, links = self.written(name)
+            digest, links = self.written(name) if known is None else self._without_new(name, known)
             for link in links:
                 if link not in order:
                     order[link] = len(order)
@@ -106,15 +126,16 @@ class Code:
             lines.append(f"{digest} {[order[link] for link in links]}")
             symbols[".".join(name)] = digest
         whole = hashlib.sha256("\n".join(lines).encode()).hexdigest()[: 2 * DIGITS]
-        return Fingerprint(whole, symbols)
+        return Fingerprint(whole, symbols, roots)
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """``digest`` of all, and that of each symbol by its full name."""
+    """``digest`` of all, and that of each symbol by its full name; what it is that of."""
 
     digest: str
     symbols: dict[str, str]
+    roots: tuple[str, ...] = ()
 
     def record(self) -> dict[str, Any]:
         """As plain data, for a provenance."""
@@ -124,17 +145,23 @@ class Fingerprint:
 def changed_files(now: Fingerprint, then: Mapping[str, Any], code: Code) -> list[str]:
     """Files with what has changed since ``then`` (`Fingerprint.record`): ``["lib/flows/layers.py"]``; none if nothing.
 
-    What only moved or was renamed does not count.
+    What only moved or was renamed does not count, nor what is new in a `Lookup`.
     """
+    before = then.get("symbols", {})
     if now.digest == then.get("fingerprint"):
         return []
-    before = dict(then.get("symbols", {}))
-    fresh = {name for name, digest in now.symbols.items() if before.get(name) != digest}
-    gone = {name for name, digest in before.items() if now.symbols.get(name) != digest}
-    moved = {now.symbols[name] for name in fresh} & {before[name] for name in gone}
-    names = {name for name in fresh if now.symbols[name] not in moved}
-    names |= {name for name in gone if before[name] not in moved}
-    names = names or set(list(now.symbols)[:1])
+    if code.fingerprint(now.roots, before).digest == then.get("fingerprint"):
+        return []
+    found = changed_homes(now.symbols, before, code)
+    return found or [_file_of(name, code) for name in list(now.symbols)[:1]]  # only links have changed places
+
+
+def changed_homes(now: Mapping[str, str], before: Mapping[str, str], code: Code) -> list[str]:
+    """Files with symbols whose digest is another than before, or that are there only now or then, but not moved."""
+    fresh = {name for name, digest in now.items() if before.get(name) != digest}
+    gone = {name for name, digest in before.items() if now.get(name) != digest}
+    moved = {now[name] for name in fresh} & {before[name] for name in gone}
+    names = {name for name in fresh if now[name] not in moved} | {name for name in gone if before[name] not in moved}
     return sorted({_file_of(name, code) for name in names})
 
 

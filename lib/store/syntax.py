@@ -17,8 +17,8 @@ STUDY = "Study"
 
 OPAQUE = (
     "lib.config", "lib.devices", "lib.errors", "lib.paths", "lib.files", "lib.store", "lib.training", "lib.commands",
-    "lib.timings", "lib.plotting", "lib.notebook", "lib.run", "lib.claims", "lib.checks", "lib.gpu", "lib.checkpoints",
-    "lib.studies", "lib.data.cache", "lib.data.download", "lib.data.entries", "lib.data.packages",
+    "lib.timings", "lib.plotting", "lib.notebook", "lib.run", "lib.claims", "lib.checks", "lib.gpu",
+    "lib.data.cache", "lib.data.download", "lib.data.entries", "lib.data.packages",
 )  # fmt: skip
 """Modules and packages that run or show things."""
 FOLLOWED = ("lib.training.sampling", "lib.training.optimise", "lib.training.muon")

@@ -23,7 +23,7 @@ from torch import Tensor
 from lib import config as configs
 from lib import files, paths
 from lib.store import fingerprint
-from lib.store.files import RESTORE, CheckpointError, dump, file_hash, read_json, read_table
+from lib.store.files import RESTORE, CheckpointError, dump, read_json, read_table
 from lib.store.provenance import Provenance, check_clean, duration, environment, kept_random_states, shown
 from lib.store.report import say
 
@@ -89,7 +89,7 @@ def load_table(path: Path, data: Mapping[str, Any]) -> pd.DataFrame:
         CheckpointError: it is damaged, or not the one that the record names.
     """
     frame = read_table(path)
-    if file_hash(path) != data.get("table_sha256"):
+    if files.file_hash(path) != data.get("table_sha256"):
         raise CheckpointError(f"{path} is not the table that its JSON names; {RESTORE}")
     return frame
 

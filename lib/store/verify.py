@@ -29,7 +29,7 @@ from lib.config import nearest
 from lib.errors import UserError
 from lib.store import provenance, weights
 from lib.store.files import RESTORE, dump, read_json
-from lib.store.fingerprint import Fingerprint, changed_files, source
+from lib.store.fingerprint import Fingerprint, changed_homes, source
 from lib.store.measures import Measure, Study, measures_of
 from lib.store.models import NotTrained
 from lib.store.tables import from_rows, load_table
@@ -341,4 +341,5 @@ def changes(record: Record) -> Iterator[str]:
     if "symbols" not in code:
         yield "made before its code was recorded"
     else:
-        yield from changed_files(source().fingerprint(code["symbols"]), code, source())
+        then = code["symbols"]
+        yield from changed_homes(source().fingerprint(then, then).symbols, then, source())

@@ -26,7 +26,6 @@ from lib.store.files import (
     RESTORE,
     CheckpointError,
     dump,
-    file_hash,
     read_json,
     read_table,
     read_tensors,
@@ -78,7 +77,7 @@ def save(
         stored[name] = tensor
 
     def write_json(partial: Path) -> None:
-        described = {**provenance, "weights_sha256": file_hash(files.partial_path(path)), "half": half}
+        described = {**provenance, "weights_sha256": files.file_hash(files.partial_path(path)), "half": half}
         partial.write_text(dump(described), encoding="utf-8", newline="\n")
 
     writers = {path: tensor_writer(stored), path.with_suffix(".json"): write_json}
@@ -99,7 +98,7 @@ def load(path: Path | str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         raise CheckpointError(f"{path} does not exist; {RESTORE}")
     provenance = read_json(path.with_suffix(".json"), RESTORE)
     tensors, _ = read_tensors(path, RESTORE)
-    actual = file_hash(path)
+    actual = files.file_hash(path)
     if actual != provenance.get("weights_sha256"):
         raise CheckpointError(
             f"{path} has SHA-256 {actual}, its JSON names {provenance.get('weights_sha256')}; {RESTORE}"

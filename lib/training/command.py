@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from typing import Any
 
 import torch
 
@@ -34,10 +33,7 @@ def _arguments() -> argparse.Namespace:
     add("--half", action="store_true", help="with --ship: float16 on disk")
     add("--quiet", action="store_true", help="no progress bar")
     add("--json", action="store_true", help="a summary as JSON on stdout")
-    arguments, unknown = parser.parse_known_args()
-    if unknown:
-        options = [option for action in parser._actions for option in action.option_strings]
-        parser.error(f"unknown argument {unknown[0]!r}{configs.nearest(unknown[0].split('=')[0], options)}")
+    arguments = parser.parse_args()
     if not arguments.list and not arguments.model:
         parser.error("name a model; --list prints them")
     if arguments.half and not arguments.ship:
@@ -45,18 +41,6 @@ def _arguments() -> argparse.Namespace:
     if not 0 <= arguments.seed < 2**32:
         parser.error(f"--seed is {arguments.seed}, it must lie in [0, 2^32)")
     return arguments
-
-
-def _overrides(items: list[str]) -> dict[str, Any]:
-    overrides = {}
-    for item in items:
-        key, equals, value = item.partition("=")
-        if not equals or not key:
-            raise UserError(f"--set {item!r} must read key=value, for example --set flow.train.steps=100")
-        if key in overrides:
-            raise UserError(f"--set {key}: given twice")
-        overrides[key] = configs.scalar(value)
-    return overrides
 
 
 def main() -> None:
@@ -70,7 +54,7 @@ def main() -> None:
         if arguments.ship:
             check_clean("shipped")  # before hours of training, not after
         own_gpu()
-        task = make_task(arguments.model, arguments.preset, arguments.seed, _overrides(arguments.set))
+        task = make_task(arguments.model, arguments.preset, arguments.seed, configs.parse_overrides(arguments.set))
         if first:
             chapter = configs.package_chapter(weights.split_name(arguments.model)[0])
             warn_without_gpu(arguments.preset, arguments.device, configs.planned(chapter, arguments.preset))

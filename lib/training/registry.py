@@ -90,20 +90,10 @@ def declared(package: str) -> dict[str, Declared]:
     """The trainings of a package by name, in the order of their declaration."""
     try:
         importlib.import_module(f"lib.{package}.experiments")
-    except ModuleNotFoundError as error:
+    except ModuleNotFoundError as error:  # a chapter that trains nothing has none
         if error.name != f"lib.{package}.experiments":
             raise
-        return _from_names(package)
     return _declared.get(package, {})
-
-
-def _from_names(package: str) -> dict[str, Declared]:
-    # a chapter that still lists its names in TASKS and takes them apart in task(); goes with the last of them
-    module = importlib.import_module(f"lib.{package}")
-    names = getattr(module, "TASKS", ())
-    return {
-        name: Declared(name, lambda chapter, seed, name=name: module.task(name, chapter, seed), ()) for name in names
-    }
 
 
 def models() -> dict[str, str]:
