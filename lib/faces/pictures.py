@@ -17,7 +17,7 @@ from lib.faces.composite import composite
 from lib.faces.evaluate import masks, to8
 from lib.faces.people import Faces
 from lib.faces.pipeline import Swapper
-from lib.faces.truth import Truth, infer
+from lib.faces.truth import Truth, infer, truth
 
 STEPS = ("frame and landmarks", "normalised", "network", "composite", "result")
 """The pictures of the pipeline, in order."""
@@ -30,6 +30,17 @@ def swapped_crops(network: Comb, crops: np.ndarray, landmarks: np.ndarray, ident
         mask, _ = masks(points, len(crop))
         shown.append(to8(composite(face, crop.astype(np.float32) / 255, mask)))
     return np.stack(shown)
+
+
+def strongest(target: str, source: str, shots: Sequence[people.Shot], side: int, count: int = 3) -> list[int]:
+    """Of each of ``count`` equal parts of a performance the shot whose expression changes the exact swap most."""
+    chosen = []
+    for part in np.array_split(np.arange(len(shots)), min(count, len(shots))):
+        looked_at = part[:: max(1, len(part) // 8)]
+        each = [truth(target, source, shots[k], side, rest=True) for k in looked_at]
+        change = [np.abs(one.source.astype(int) - one.rest.source).mean() for one in each]
+        chosen.append(int(looked_at[int(np.argmax(change))]))
+    return chosen
 
 
 def swap_matrix(network: Comb, faces: Mapping[str, Faces], index: int) -> np.ndarray:
