@@ -20,7 +20,7 @@ import torch
 from lib import config, faces, paths, training
 from lib.data import actors
 from lib.errors import UserError
-from lib.faces import cast, coverage, footage, learn, people, plates, prepare, rehearsal, stranger
+from lib.faces import cast, coverage, figures, footage, learn, people, plates, prepare, rehearsal, stranger, tables
 from lib.faces.align import align
 from lib.faces.comb import Comb
 from lib.store import weights
@@ -566,3 +566,7 @@ def test_the_rehearsal_films_trains_and_measures_against_the_truth(shipped, tmp_
     assert set(rows["method"]) == {"cast", "unmoved", "still", "unswapped", "blurred"} and len(rows) == 20
     idle = rows[rows["method"] == "unmoved"]
     assert np.abs(idle["mouth_to"]).max() == 0 < idle["mouth_tt"].sum()
+    shown = figures.own_cast(np.zeros((3, 5, 32, 32, 3), np.uint8), 0.5)
+    assert shown.figure.texts[0].get_text().endswith("show 50%")
+    means = tables.own_means(rows).frame.set_index("method")
+    assert means.loc["null: no expression", "gain mouth"] == 0 and len(means) == 5
