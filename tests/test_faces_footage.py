@@ -44,7 +44,8 @@ def shipped(tmp_path_factory):
     known = paths.cache()
     patch.setenv("GMMP_RUNS", str(folder / "runs"))
     patch.setattr(paths, "cache", lambda: known)
-    training.train(training.make_task("faces.comb", "smoke"), quiet=True)
+    for name in ("comb", "tuned"):
+        training.train(training.make_task(f"faces.{name}", "smoke"), quiet=True)
     yield faces.load("smoke")
     patch.undo()
 
