@@ -126,7 +126,7 @@ def table(count=2000, **changes):
         ({"table": table(yaw=np.zeros(2000))}, "one pose: the head turns over 0 degrees"),
         ({"table": table().assign(yaw=lambda t: t["yaw"] / 2)}, "no profile: the head turns 20 degrees"),
         ({"table": table(mouth_opening=0.05)}, "the mouth hardly opens"),
-        ({"table": table(eye_opening=0.1)}, "the eyes never close"),
+        ({"table": table(eye_opening=0.1)}, "no closed eyes were found"),
         ({"table": table(brightness=-2.0, side=0.1)}, "one light"),
         ({"enlarged": 1.6}, "small faces: they are enlarged 1.6 times"),
         ({"rejected": 0.4}, "40% of the frames were rejected"),
