@@ -25,7 +25,7 @@ from lib.faces.comb import Comb
 from lib.faces.people import Faces
 from lib.faces.pipeline import Swapper
 from lib.store import weights
-from lib.store.files import dump, file_hash, read_json, read_tensors, tensor_writer
+from lib.store.files import dump, read_json, read_tensors, tensor_writer
 from lib.vision.images import natural
 
 FILMS = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".mxf", ".wmv")
@@ -167,7 +167,7 @@ def prepared(folder: Path, side: int | None = None) -> dict[str, Prepared]:
 
 def identity(folder: Path, names: list[str]) -> dict[str, str]:
     """SHA-256 of everybody's prepared faces, by name."""
-    return {name: file_hash(folder / PREPARED / f"{name}.safetensors") for name in names}
+    return {name: files.file_hash(folder / PREPARED / f"{name}.safetensors") for name in names}
 
 
 def consent(folder: Path, names: list[str], text: str | None = None) -> str:

@@ -103,7 +103,7 @@ def lacks(table: pd.DataFrame, enlarged: float, rejected: float, clips: int) -> 
     if high - low < LIMITS["mouth"]:
         said.append("the mouth hardly opens: let the person speak, laugh and shout")
     if table["eye_opening"].quantile(0.01) > LIMITS["blink"] * table["eye_opening"].median():
-        said.append("the eyes never close: blinks and glances down are missing")
+        said.append("no closed eyes were found: blinks and glances down seem to be missing")
     spread = {name: np.ptp(_range(table[name])) for name in ("brightness", "side")}
     if spread["brightness"] < LIMITS["light"] and spread["side"] < LIMITS["side"]:
         said.append("one light: move a lamp or the person, or swaps into another light will be off")

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from lib.errors import UserError, nearest
+from lib.errors import UserError
 from lib.faces import plates
 from lib.faces.cast import FILMS, RESULTS
 from lib.faces.composite import CHOSEN
@@ -109,9 +109,7 @@ def _source(source: Path) -> Iterator[tuple[str, str, Plate]]:
 
 def _check_folder(source: Path, out: Path) -> None:
     if out.suffix and not out.is_dir():
-        raise UserError(
-            f"cannot write {out.name}: frames go into a folder{nearest(out.suffix, FILMS) if source.is_file() else ''}"
-        )
+        raise UserError(f"cannot write {out.name}: frames go into a folder; name one without a suffix")
     if out.is_file():
         raise UserError(f"cannot write frames to {out}: it is a file; name a folder")
     if source.is_dir() and out.exists() and out.samefile(source):

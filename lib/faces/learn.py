@@ -198,10 +198,10 @@ def configuration(chapter: ChapterConfig, base: Comb, steps: int, only: bool = F
     """How a cast is trained: as the chapter's weighted network, of the shape of ``base``, at its finest level alone."""
     last = len(base.widths) - 1
     every = max(25, min(500, steps // 12))
-    train = chapter.wide.train.model_copy(
+    train = chapter.tuned.train.model_copy(
         update={
             "steps": steps,
-            "warmup": min(chapter.wide.train.warmup, steps // 10),
+            "warmup": min(chapter.tuned.train.warmup, steps // 10),
             "log_every": max(1, min(50, steps // 20)),
             "checkpoint_every": max(1, min(100, steps // 4)),
             "validate_every": every,
@@ -212,9 +212,9 @@ def configuration(chapter: ChapterConfig, base: Comb, steps: int, only: bool = F
         code=base.code,
         shared=base.shared,
         growth=(0.0,) * last + (1.0,),
-        matching=0.0 if only else chapter.wide.matching,
-        eyes=chapter.wide.eyes,
-        mouth=chapter.wide.mouth,
+        matching=0.0 if only else chapter.tuned.matching,
+        eyes=chapter.tuned.eyes,
+        mouth=chapter.tuned.mouth,
         train=train,
     )
 

@@ -16,15 +16,16 @@ from lib.faces.pipeline import Answer
 from lib.faces.truth import infer
 
 LIMIT = 1.6
-"""Score from which the performer counts as a stranger: halfway between the worst of the eight whom the shipped network
-knows (1.46) and the best of ten rendered people whom it does not (random-23 to random-32: 1.74 to 2.78).
+"""Score from which the performer counts as a stranger: halfway between the worst of the eight whom the chapter's comb,
+as it is after growing, knows (1.46) and the best of ten rendered people whom it does not (random-23 to random-32: 1.74
+to 2.78).
 
 Measured on unseen performances, eight frames of 288 pixels over four seconds, landmarks as detected: none of the eight
 was taken for a stranger (0.80 to 1.46), none of eleven further rendered people (random-33 to random-43: 1.66 to 3.29)
 and none of the eight speakers of GRID (3.4 to 4.3) for one of them; 0 of 19 bounds the misses at 15 % with 95 %
 confidence. From three frames alone 5 % of the judgements of the cast are false alarms, and 2 % of those of rendered
-strangers are misses. The less a network has learned, the less a stranger differs: of casts of one's own the rates are
-not known."""
+strangers are misses. The less a network has learned, the less a stranger differs: of other networks, the tuned one and
+casts of one's own, the rates are not measured."""
 FRAMES = 12
 """Frames of a film that are judged, at most; fewer than twice as many are kept while it runs."""
 
