@@ -2,7 +2,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: figures test test-quick lab gpu data timings claim audit clean help setup setup-test
+.PHONY: figures test test-quick lab gpu data timings claim audit sweep fuzz clean help setup setup-test
 
 PRESET ?= laptop
 CHAPTERS ?=
@@ -16,6 +16,7 @@ GPUS ?= 1
 OPTIONS ?=
 ID ?=
 WHOLE ?=
+MINUTES ?=
 PYTHON ?=
 
 BIN := .venv/bin
@@ -41,8 +42,9 @@ setup-test:
 
 figures: export GMMP_GPUS = $(GPUS)
 figures: setup  ## execute the chapters and write figures/ with REPORT.md (only what is out of date)
-	@$(BIN)/python -m snakemake --cores "$(JOBS)" --resources gpu=$(GPUS) mem_mb=$(MEMORY) --keep-going --rerun-incomplete \
-	    --quiet rules host --config preset="$(PRESET)" seed="$(SEED)" device="$(DEVICE)" chapters="$(CHAPTERS)" \
+	@$(BIN)/python -m lib.run.watch $(BIN)/python -m snakemake --cores "$(JOBS)" --resources gpu=$(GPUS) \
+	    mem_mb=$(MEMORY) --keep-going --rerun-incomplete --quiet $(if $(filter full,$(PRESET)),rules host,all) \
+	    --config preset="$(PRESET)" seed="$(SEED)" device="$(DEVICE)" chapters="$(CHAPTERS)" \
 	    retrain="$(if $(RETRAIN),true,false)" recompute="$(if $(RECOMPUTE),true,false)"
 
 test: setup-test  ## lint, then all tests; every committed notebook is replayed
@@ -60,16 +62,22 @@ gpu: setup  ## try every model of preset full on this machine's GPU for ten minu
 	@$(BIN)/python -m lib.gpu --device "$(DEVICE)"
 
 data: setup  ## fetch the data that arrives in packages, of all chapters or CHAPTERS (figures does it as needed)
-	@$(BIN)/python data_scripts/fetch.py --chapters $(or $(CHAPTERS),02 03 04 05 06 07)
+	@$(BIN)/python data_scripts/fetch.py --chapters $(or $(CHAPTERS),01 02 03 04 05 06 07)
 
 claim: setup  ## measure one claim again and compare: make claim ID=5.jpeg (WHOLE=1 where it takes long)
 	@$(BIN)/python -m lib.claims claim "$(ID)" $(if $(WHOLE),--whole)
 
 audit: setup  ## measure every claim again (hours; go on after an interruption) and write figures/audit.md
-	@$(BIN)/python -m lib.claims audit $(if $(CHAPTERS),--chapters $(CHAPTERS))
+	@$(BIN)/python -m lib.claims audit $(if $(CHAPTERS),--chapters $(CHAPTERS)) $(if $(MINUTES),--minutes $(MINUTES)) \
+	    $(if $(WHOLE),--whole)
 
 fuzz: setup-test  ## hunt for files that the readers do not survive, SECONDS=600 [SEED=0] [CORPUS=folder]
 	@PYTHONPATH=. $(BIN)/python tests/fuzz/hunt.py --seconds "$(or $(SECONDS),600)" --seed "$(or $(SEED),0)" $(if $(CORPUS),--corpus "$(CORPUS)") --keep runs/fuzz
+
+sweep: setup  ## a chapter for several seeds and values: make sweep CH=02 SEEDS=0-4 [GRID="flow.train.lr=1e-3,2e-3"]
+	@$(BIN)/python -m snakemake -s sweep.smk --cores "$(JOBS)" --resources gpu=$(GPUS) mem_mb=$(MEMORY) --keep-going \
+	    --rerun-incomplete --quiet rules host --config chapter="$(CH)" seeds="$(or $(SEEDS),0)" grid="$(GRID)" \
+	    preset="$(PRESET)" device="$(DEVICE)"
 
 timings:  ## keep time and memory of the last executions in figures/performance/timings.csv
 	@$(BIN)/python -m lib.timings --record

@@ -84,6 +84,12 @@ def needed(wildcards):
     return [DONE / f"data-{chapter}", *done(trainings(chapter)[wildcards.model])]
 
 
+def others(wildcards):
+    """The introduction shows what was reproduced: it is executed after all other chapters that were asked for."""
+    mine = presets.chapter_package(wildcards.chapter) == "introduction"
+    return expand(f"{DONE}/{{chapter}}-{VARIANT}.json", chapter=set(CHAPTERS) - {wildcards.chapter}) if mine else []
+
+
 wildcard_constraints:
     chapter=r"[0-9A-Z][0-9]_\w+",
     model=r"\w+\.\w+",
@@ -133,6 +139,7 @@ rule chapter:
     input:
         f"{DONE}/data-{{chapter}}",
         trained,
+        others,
         notebook=ancient("notebooks/{chapter}.ipynb"),
     output:
         f"{DONE}/{{chapter}}-{VARIANT}.json",

@@ -13,7 +13,10 @@ import nbformat
 from lib import config
 
 ROOT = Path(__file__).resolve().parent.parent
-FILES = ("Snakefile", "Makefile", "pyproject.toml", "requirements.txt", "requirements-test.txt", "constraints.txt")
+FILES = (
+    "Snakefile", "sweep.smk", "Makefile", "pyproject.toml", "requirements.txt", "requirements-test.txt",
+    "constraints.txt",
+)  # fmt: skip
 
 CONFIG = """
 from pydantic import Field

@@ -15,7 +15,9 @@ import pytest
 from lib import config
 
 LIB = Path(__file__).resolve().parent.parent / "lib"
-CHAPTERS = {config.chapter_package(chapter) for chapter in config.chapters()}
+INTRODUCTION = "introduction"
+"""Shows the systems of all chapters: the one package that may import them, and that nobody imports."""
+CHAPTERS = {config.chapter_package(chapter) for chapter in config.chapters()} - {INTRODUCTION}
 NO_METHOD = {
     "__init__", "__main__", "config", "experiments", "tasks", "study", "evaluate", "figures", "captions",
     "baselines", "denoisers",
@@ -23,6 +25,7 @@ NO_METHOD = {
     "factors",
     "people", "sources", "sequences", "images", "faces",  # the data of a chapter
     "pipeline", "restorer", "profile",  # the tool that a chapter makes of its method
+    "cast", "prepare", "coverage", "report", "learn", "plates", "footage", "stranger", "rehearsal",  # one's own footage
     "schematics", "exercises", "diagrams", "distillation",  # what a notebook shows and asks besides its results
 }  # fmt: skip
 """Files of a chapter that train, measure, draw and run; all others say what the thesis says."""
@@ -32,6 +35,7 @@ FILE_LINES, CLASS_LINES = 420, 200
 KNOWN: dict[str, set[str]] = {
     "circle": set(),
     "chapter": set(),
+    "introduction": set(),
     "method": {
         "compression/bitstream.py",
         "faces/align.py",
@@ -155,7 +159,22 @@ def too_long() -> set[str]:
     return found
 
 
-RULES = {"circle": circular, "chapter": across_chapters, "method": unfree_methods, "long": too_long}
+def above_chapters() -> set[str]:
+    """Files that import the introduction, which may import every chapter: only its notebook does."""
+    return {
+        file_of(module)
+        for module, names in IMPORTS.items()
+        if package(module) != INTRODUCTION and any(package(name) == INTRODUCTION for name in names if name in PATHS)
+    }
+
+
+RULES = {
+    "circle": circular,
+    "chapter": across_chapters,
+    "introduction": above_chapters,
+    "method": unfree_methods,
+    "long": too_long,
+}
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -174,6 +193,7 @@ def test_what_breaks_no_rule_any_more_leaves_the_list(rule):
         ("circle", "lib.errors", "lib.plotting", "errors.py"),
         ("circle", "lib.errors", "lib.plotting.style", "plotting/__init__.py"),  # importing a part runs its package
         ("chapter", "lib.background.vae", "lib.faces.comb", "background/vae.py"),
+        ("introduction", "lib.background.vae", "lib.introduction.scene", "background/vae.py"),
         ("method", "lib.background.vae", "lib.training.loop", "background/vae.py"),
         ("method", "lib.flows.layers", "pandas", "flows/layers.py"),
         ("method", "lib.background.vae", "lib.background.config", "background/vae.py"),

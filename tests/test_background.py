@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
-import textwrap
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,8 +10,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.distributions import Normal, kl_divergence
 
-from lib import config, paths, training
-from lib.background import evaluate, exercises
+from lib import config, training
+from lib.background import evaluate
 from lib.background.experiments import RING_SIGMA, ring_centres, ring_coverage, ring_points
 from lib.background.gan import GAN, discriminator_loss, generator_loss
 from lib.background.vae import VAE, GaussianisedVAE, dense
@@ -275,51 +271,6 @@ def test_bits_of_a_vae_are_those_of_its_task():
     found = evaluate.image_bits(task.model, task.test_set[0])
     assert found.shape == (SMOKE.test_images,)
     assert found.mean().item() == pytest.approx(task.validate()["bits_per_dim"], abs=0.02)
-
-
-# ----------------------------------------------------------------------------------------------------------- exercises
-
-
-def solutions() -> dict[str, dict]:
-    """The folded solutions of the notebook, executed."""
-    cells = json.loads((paths.NOTEBOOKS / "02_background.ipynb").read_text(encoding="utf-8"))["cells"]
-    text = next(t for t in ("".join(cell["source"]) for cell in cells) if "Solutions</summary>" in t)
-    found = {}
-    for number, code in re.findall(r"^(\d+)\. ```python\n(.*?)```", text, re.DOTALL | re.MULTILINE):
-        scope = {"torch": torch, "np": np}
-        exec(textwrap.dedent(code), scope)
-        found[f"2.{number}"] = scope
-    return found
-
-
-def test_every_written_exercise_has_a_solution_that_its_check_accepts(capsys):
-    found = solutions()
-    assert set(found) == set(exercises.EXERCISES)
-    for number, scope in found.items():
-        answer = next(value for name, value in scope.items() if callable(value) and name not in ("torch", "np"))
-        exercises.check(number, answer)
-        assert capsys.readouterr().out == f"{number}: right.\n"
-
-
-@pytest.mark.parametrize(
-    ("number", "answer", "hint"),
-    [
-        ("2.6", lambda y, network: y[:, 2:], "shape of y"),
-        ("2.6", lambda y, network: y, "does not come back"),
-        ("2.7", lambda mean, log_var: mean.square().sum(1), "wrong elsewhere"),
-        ("2.7", lambda mean, log_var: mean.sum(), "one number for each"),
-        ("2.8", lambda levels, width: torch.tensor(3.0), "half the width must save one bit"),
-        ("2.8", lambda levels, width: 1 / 0.5 + undefined, "stops with NameError"),  # noqa: F821
-    ],
-)
-def test_a_wrong_answer_is_told_what_is_wrong(number, answer, hint, capsys):
-    exercises.check(number, answer)
-    assert hint in capsys.readouterr().out
-
-
-def test_an_unknown_exercise_is_refused():
-    with pytest.raises(UserError, match="2.6"):
-        exercises.check("2.66", print)
 
 
 # --------------------------------------------------------------------------------------------------------------- tasks

@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from lib import claims, paths
-from lib.claims import intervals, records, reports
+from lib.claims import intervals, overview, records, reports
 from lib.claims.__main__ import main
 from lib.errors import UserError
 
@@ -538,3 +538,35 @@ def test_names_of_chapters_and_appendices():
     assert reports.title("02_background") == "Chapter 2: background"
     assert reports.title("07_disentangled_dynamics") == "Chapter 7: disentangled dynamics"
     assert reports.title("A1_performance") == "Appendix A1: performance"
+
+
+# --- at a glance -----------------------------------------------------------------------------------------------------
+
+
+def test_contributions_count_the_ledger_and_name_its_claims():
+    table, found = claims.contributions(), claims.ledger()
+    assert set(table["chapter"]) == {3, 4, 5, 6, 7}
+    for _, row in table.iterrows():
+        part = found[found["chapter"].str.startswith(f"0{row['chapter']}_")]
+        said = part[part["kind"] == "thesis"]
+        assert row["claims of the thesis"].split(", ") == said["id"].tolist()
+        counted = sum(int(text.split()[1]) for text in row["their verdicts"].split(" · "))
+        assert (counted, row["goals of our own"]) == (len(said), len(part) - len(said))
+
+
+def test_verdicts_are_counted_worst_first():
+    found = overview.counted(["reproduced", "not", "reproduced", "partly"])
+    assert found == f"{claims.VERDICTS['not']} 1 · {claims.VERDICTS['partly']} 1 · {claims.VERDICTS['reproduced']} 2"
+    assert overview.counted([]) == "–"
+
+
+def test_only_what_stands_between_the_marks_of_the_readme_is_renewed(monkeypatch, tmp_path):
+    monkeypatch.setattr(overview, "README", tmp_path / "README.md")
+    monkeypatch.setattr(overview, "chapters_table", lambda: "new")
+    overview.update_readme()  # no README: nothing happens
+    assert not (tmp_path / "README.md").exists()
+    first, last = overview.MARKS
+    for text, expected in ((f"a\n{first}\nold\n{last}\nb\n", f"a\n{first}\nnew\n{last}\nb\n"), ("a\n", "a\n")):
+        (tmp_path / "README.md").write_text(text)
+        overview.update_readme()
+        assert (tmp_path / "README.md").read_text() == expected

@@ -327,3 +327,12 @@ def test_learned_codecs_ship_without_the_tables_that_all_share(model):
     found = second.state_dict()
     assert found.keys() == first.state_dict().keys()
     assert all(torch.equal(tensor, found[name]) for name, tensor in first.state_dict().items())
+
+
+@pytest.mark.parametrize("model", ["factorized_0", "mean_scale_0"])
+def test_bits_of_learned_codecs_are_finite_from_weights_in_half_precision(model):
+    task = build_task("compression", model, config.load("05_image_compression", "smoke"), 0)
+    task.model.update(force=True)
+    task.load_weights({name: t.half().float() if t.is_floating_point() else t for name, t in task.weights().items()})
+    bounds = [tensor for name, tensor in task.state_dict().items() if name.endswith("likelihood_lower_bound.bound")]
+    assert bounds and all(float(bound) == pytest.approx(1e-9) for bound in bounds)

@@ -14,10 +14,11 @@ import pytest
 import torch
 from PIL import Image
 
-from lib import config, dynamics, store, training
-from lib.data import sprites
+from lib import config, dynamics, paths, store, training
+from lib.data import people, sprites
 from lib.dynamics import baselines, evaluate, experiments, faces, factors, model, real, sources, truth
 from lib.errors import UserError
+from lib.store import from_rows
 
 SMOKE = config.load("07_disentangled_dynamics", "smoke")
 
@@ -526,3 +527,16 @@ def test_commands_refuse_in_one_sentence(run, tmp_path):
     assert not (tmp_path / "out.json").exists()
     with pytest.raises(UserError, match="faces, people, sprites, digits"):
         dynamics.load("laptop", model="cars")
+
+
+def test_real_faces_are_aligned_as_the_shipped_model_saw_them():
+    """The first column of the stored grid shows photographs as they were aligned for it."""
+    tiles = from_rows(store.read_table(paths.CHECKPOINTS / "dynamics" / "grid_people.csv"))[1:, 0]
+    places = []
+    for tile in tiles:
+        around = np.pad(tile, ((32, 32), (32, 32), (0, 0)), mode="edge")  # the detector wants some room
+        points = people.landmarks(np.array(Image.fromarray(around).resize((640, 640), Image.Resampling.BICUBIC)))
+        places.append(np.stack([points[36:42].mean(0), points[42:48].mean(0)]) / 5 - 32)
+    left, right = np.mean(places, 0) / 64
+    assert right[0] - left[0] == pytest.approx(people.DISTANCE, abs=0.01)
+    assert (left[1] + right[1]) / 2 == pytest.approx(people.EYES, abs=0.015)

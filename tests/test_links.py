@@ -9,7 +9,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from lib import paths
+from lib import config, paths
 
 PAGES = sorted(
     path
@@ -51,6 +51,25 @@ def broken(path: Path, text: str) -> list[str]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(paths.ROOT).as_posix())
 def test_every_relative_link_leads_somewhere(page):
     assert broken(page, text_of(page)) == []
+
+
+CHAPTERS = [page for page in PAGES if re.match(r"0\d_", page.name)]
+
+
+@pytest.mark.parametrize("page", CHAPTERS, ids=lambda page: page.stem)
+def test_a_chapter_links_its_neighbours_its_code_its_numbers_and_its_claims(page):
+    links = {(one or other).partition("#")[0] for one, other in LINK.findall(text_of(page))}
+    place = CHAPTERS.index(page)
+    wanted = {other.name for other in CHAPTERS[max(0, place - 1) : place + 2] if other != page}
+    wanted |= {f"../lib/{config.chapter_package(page.stem)}", f"../figures/{page.stem}", "../figures/REPORT.md"}
+    assert sorted(wanted - links) == []
+
+
+def test_the_readme_links_the_papers_and_every_chapter():
+    links = {one or other for one, other in LINK.findall(text_of(paths.ROOT / "README.md"))}
+    assert {f"notebooks/{page.name}" for page in CHAPTERS} <= links
+    papers = ("10.1111/cgf.14062", "2009.04583", "Lossy-Image-Compression", "2201.02624", "1812.03962")
+    assert [paper for paper in papers if not any(paper in link for link in links)] == []
 
 
 def test_a_broken_link_is_found(tmp_path):

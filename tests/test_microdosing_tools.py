@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
+import weakref
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +24,7 @@ from lib.microdosing.codec import Codec
 from lib.microdosing.config import RateConfig, StudentConfig
 from lib.microdosing.model import HiFiC
 from lib.microdosing.profile import STAGES, profile, totals
+from lib.microdosing.reel import Reel
 from lib.microdosing.stream import Stream
 from lib.training.registry import build_task
 from lib.vision import metrics, video
@@ -340,3 +344,59 @@ def test_errors_are_one_line(run, tmp_path, arguments, message):
     code, out, err = run(*arguments)
     assert code == 2 and not out and err.splitlines()[-1].startswith("error: ") and message in err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mp4"]
+
+
+# ---------------------------------------------------------------------------------------------------------- long films
+
+
+def numbered(path, count: int = 12) -> None:
+    """A film whose frames have different grey levels."""
+    video.write(path, [np.full((32, 48, 3), 20 * k, np.uint8) for k in range(count)], Fraction(25))
+
+
+def test_a_reel_is_a_sequence_that_is_read_when_it_is_looked_at(tmp_path, monkeypatch):
+    numbered(tmp_path / "in.mp4")
+    whole = list(video.read(tmp_path / "in.mp4"))
+    readings, plain = [], video.frames
+    monkeypatch.setattr(video, "frames", lambda *given: readings.append(given) or plain(*given))
+    reel = Reel(tmp_path / "in.mp4")
+    assert len(reel) == 12 and len(readings) == 1 and not reel.damage
+    assert [float(time) for time in reel.times] == pytest.approx(np.arange(12) / 25)
+    assert all(map(np.array_equal, reel, whole)) and len(readings) == 2
+    ascending = [0, 3, 3, 4, 11]
+    for index in ascending:
+        np.testing.assert_array_equal(reel[index], whole[index])
+    assert len(readings) == 4  # the second look at 3 begins at the front again
+    np.testing.assert_array_equal(reel[-2], whole[-2])
+    assert all(map(np.array_equal, reel[2:9:3], whole[2:9:3]))
+    with pytest.raises(IndexError):
+        reel[12]
+    few = Reel(tmp_path / "in.mp4", 5)
+    assert len(few) == 5 and len(list(few)) == 5
+
+
+def test_long_films_are_not_held_in_memory(run, tmp_path, monkeypatch):
+    """Of 60 frames of 640 x 360 (41 MB) no more than a few are alive at any time."""
+    frames = (np.full((360, 640, 3), 4 * k, np.uint8) for k in range(60))
+    video.write(tmp_path / "long.mp4", frames, Fraction(25))
+    alive, most, plain = [0], [0], video.frames
+
+    class Counted(np.ndarray):
+        """An array that is told apart from its views."""
+
+    def gone() -> None:
+        alive[0] -= 1
+
+    def frames_of(*given):
+        for frame in plain(*given):
+            image = frame.image.view(Counted)
+            alive[0] += 1
+            weakref.finalize(image, gone)
+            most[0] = max(most[0], alive[0])
+            yield dataclasses.replace(frame, image=image)
+
+    monkeypatch.setattr(video, "frames", frames_of)
+    monkeypatch.setattr(baselines, "at_quality", lambda *_: {"bytes": 1, "psnr": 40.0, "crf": 20})
+    code, out, err = run("encode", "long.mp4", "x.mdc", "--no-student", "--json")
+    assert code == 0 and json.loads(out)["frames"] == 60 and most[0] <= 8, (most, err)
+    assert "encode" in err and "check" in err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 import time
@@ -17,7 +18,7 @@ from lib.config import parameters
 from lib.errors import UserError
 from lib.store import __main__ as command
 from lib.store import measures, models, provenance, report, weights
-from lib.store.verify import Verifier, compare, records, verify
+from lib.store.verify import TooLong, Verifier, compare, records, verify
 
 CALLS: list[str] = []
 
@@ -192,6 +193,14 @@ def test_families_and_pictures(study, capsys):
     assert capsys.readouterr().out == "toy, stored tables: 2 loaded\n"
 
 
+def test_a_study_with_fewer_points_for_a_sample(study):
+    whole = study()
+    few = whole.but(points=lambda self, n: [0])
+    assert (few.points(4), whole.points(4), few.package, few.models) == ([0], [0, 1, 2, 3], "toy", whole.models)
+    with pytest.raises(AttributeError, match="pionts"):
+        whole.but(pionts=1)
+
+
 def test_the_command_of_a_study(study, call, toy):
     def run(*arguments):
         return call(lambda: store.study_command("toy"), "--preset", "smoke", "--device", "cpu", *arguments)
@@ -272,6 +281,39 @@ def test_nothing_is_stamped_from_uncommitted_changes(shipped, monkeypatch):
         verify(say=lambda _: None)
     outcomes = verify(stamp=False, say=lambda _: None)
     assert [outcome.state for outcome in outcomes] == ["current", "current"]
+
+
+def test_a_table_whose_weights_are_not_there_is_not_begun(toy, shipped, monkeypatch):
+    (record,) = records(["toy.scores"])
+    assert Verifier(stamp=False).takes(record) == 0
+    assert Verifier(stamp=False, everything=True).takes(record) == pytest.approx(record.data["seconds"])
+    for path in [*shipped.glob("line-*"), *(toy.folder / "runs").rglob("model.*")]:
+        path.unlink()
+    CALLS.clear()
+    with pytest.raises(UserError, match="no trained toy.line is there.*python -m lib.training toy.line"):
+        Verifier(stamp=False).compute(record)
+    assert CALLS == []
+
+
+def test_a_table_without_a_sample_that_takes_long(shipped, monkeypatch):
+    (record,) = records(["toy.scores"])
+    record.data["seconds"] = 3000
+    measure = dataclasses.replace(measures.measures_of("toy")["scores"], sample=None)
+    monkeypatch.setitem(measures._declared["toy"], "scores", measure)
+    CALLS.clear()
+    assert Verifier(stamp=False, longest=4000).takes(record) == 3000
+    with pytest.raises(TooLong, match="needs about 50 minutes"):
+        Verifier(stamp=False).compute(record)
+    assert CALLS == []
+
+
+def test_a_sample_is_put_in_the_place_of_stored_rows(shipped):
+    (record,) = records(["toy.scores"])
+    again = Verifier(stamp=False).compute(record)
+    assert (again.what, again.whole, again.wrong) == ("2 of 4 rows", False, "")
+    assert again.table["n"].tolist() == [0, 1, 2, 3] and again.rows.index.tolist() == [0, 1]
+    stored = store.read_table(record.path.with_suffix(".csv"))
+    assert (again.table["seconds"] != stored["seconds"]).tolist() == [True, True, False, False]
 
 
 def test_records_of_nothing_that_is_declared(shipped):

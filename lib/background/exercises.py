@@ -1,7 +1,4 @@
-"""Checks of the exercises of chapter 2: each says what is wrong, in one sentence.
-
-check("2.6", my_function)          # prints "2.6: right." or what is missing
-"""
+"""Checks of the exercises of chapter 2: each says what is wrong, in one sentence."""
 
 from __future__ import annotations
 
@@ -12,11 +9,16 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-from lib.config import nearest
-from lib.errors import UserError
+from lib.notebook.exercises import exercise
+
+BAR = 0.1
+"""Nats a point that exercise 2.9 allows."""
+WIDTH = 0.1
+"""Standard deviation of the Gaussians of exercise 2.9, on a ring of radius 1."""
 
 
-def _coupling(answer: Callable) -> str:
+@exercise("2.6")
+def coupling(answer: Callable) -> str:
     """``answer(y, network)`` undoes y_a = x_a, y_b = (x_b + t) exp(s), where ``t, s = network(x_a)``, of ``(N, 4)``."""
     weights = torch.randn(2, 4, generator=torch.Generator().manual_seed(0))
 
@@ -37,7 +39,8 @@ def _coupling(answer: Callable) -> str:
     return "" if torch.allclose(found, x, atol=1e-5) else "the second half does not come back"
 
 
-def _kl(answer: Callable) -> str:
+@exercise("2.7")
+def kl(answer: Callable) -> str:
     """``answer(mean, log_var)``: KL of N(mean, exp(log_var)) to N(0, I), both ``(N, D)``, summed over D: ``(N,)``."""
     mean, log_var = torch.randn(2, 6, 3, generator=torch.Generator().manual_seed(2))
     expected = kl_divergence(Normal(mean, (0.5 * log_var).exp()), Normal(0.0, 1.0)).sum(1)
@@ -49,7 +52,8 @@ def _kl(answer: Callable) -> str:
     return "" if torch.allclose(found, expected, rtol=1e-4) else "it is zero where it should be, and wrong elsewhere"
 
 
-def _spikes(answer: Callable) -> str:
+@exercise("2.8")
+def spikes(answer: Callable) -> str:
     """``answer(levels, width)``: bits per pixel, log2(256) - log2 p(x), of x = levels / 256 under a mixture that has at
     each k / 256 a Gaussian of standard deviation ``width``, weighted by the share of ``levels`` (int64) equal to k."""
     levels = torch.tensor([0, 0, 0, 0, 0, 0, 255, 128])
@@ -69,25 +73,35 @@ def _spikes(answer: Callable) -> str:
     )
 
 
-EXERCISES: dict[str, Callable[[Callable], str]] = {"2.6": _coupling, "2.7": _kl, "2.8": _spikes}
+@exercise("2.9")
+def density(answer: Callable) -> str:
+    """``answer(points)``, ``(N, 2)``: fits a density to them and returns a function ``(M, 2) -> (M,)``, its logarithm.
+
+    The bar: on hidden draws of the same ring of eight Gaussians at most `BAR` nats a point below the true density.
+    """
+    angles = torch.arange(8) * (2 * math.pi / 8)
+    centres = torch.stack([angles.cos(), angles.sin()], 1)
+
+    def draw(count: int, seed: int) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        chosen = torch.randint(8, (count,), generator=generator)
+        return centres[chosen] + WIDTH * torch.randn(count, 2, generator=generator)
+
+    def truth(points: Tensor) -> Tensor:
+        squared = ((points[:, None] - centres) / WIDTH).square().sum(2)
+        return torch.logsumexp(-0.5 * squared, 1) - math.log(8 * 2 * math.pi * WIDTH**2)
+
+    log_density, hidden = answer(draw(2000, 1)), draw(2000, 2)
+    found = log_density(hidden)
+    if _shape(found) != (2000,):
+        return f"the density must return one number for each of 2000 points, not {_shape(found)}"
+    axis = torch.linspace(-3, 3, 301)
+    mass = float(log_density(torch.cartesian_prod(axis, axis)).exp().sum() * (axis[1] - axis[0]) ** 2)
+    if abs(mass - 1) > 0.02:
+        return f"a density adds up to one, this one adds up to {mass:.3g}"
+    behind = float((truth(hidden) - found).mean())
+    return "" if behind <= BAR else f"it is {behind:.2f} nats a point behind the true density, the bar is {BAR:g}"
 
 
 def _shape(found: object) -> tuple[int, ...] | None:
     return tuple(found.shape) if isinstance(found, Tensor) else None
-
-
-def check(number: str, answer: Callable) -> None:
-    """Print whether ``answer`` solves the exercise ``number``, or what is wrong with it.
-
-    Raises:
-        UserError: there is no such exercise.
-    """
-    if number not in EXERCISES:
-        raise UserError(f"there is no exercise {number!r}{nearest(number, EXERCISES)}; known: {', '.join(EXERCISES)}")
-    try:
-        problem = EXERCISES[number](answer)
-    except NotImplementedError:
-        problem = "still to be written"
-    except (RuntimeError, TypeError, ValueError, AttributeError, IndexError, NameError) as error:
-        problem = f"it stops with {type(error).__name__}: {error}"
-    print(f"{number}: {problem or 'right'}.")

@@ -38,6 +38,7 @@ bound or measure after measuring with their reasons, ``source`` says where the t
 
 from __future__ import annotations
 
+from lib.claims.overview import contributions
 from lib.claims.records import COLUMNS, device_name, ledger, record
 from lib.claims.reports import chapter_table, report
 from lib.claims.schema import PAPERS, SECTIONS, VERDICTS, Bound, Claim, load
@@ -50,6 +51,7 @@ __all__ = [
     "Bound",
     "Claim",
     "chapter_table",
+    "contributions",
     "device_name",
     "ledger",
     "load",

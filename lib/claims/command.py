@@ -1,28 +1,31 @@
-"""``python -m lib.claims``: write the report; ``… claim ID`` measures claims again, ``… audit`` all of them.
+"""``python -m lib.claims``: write the report; ``… claim ID`` measures a claim again, ``… audit`` all of them.
 
 ``claim`` prints the stored and the new value side by side and exits with 1 where they disagree. Where that takes longer
 than ten minutes it computes a sample of the rows behind the claim again, and says how to start the whole. ``audit``
-measures every claim, one group at a time, and keeps what is done in ``figures/audit.csv``: stop it at any time and
-start it again.
+goes through all claims, chapter by chapter, and keeps what is done in ``runs/audit`` and ``figures/audit.csv``: stop it
+at any time and start it again.
 """
 
 from __future__ import annotations
 
+import argparse
+import dataclasses
 import math
 import sys
+import tempfile
+import time
+from pathlib import Path
 
 import pandas as pd
 
 from lib import paths
-from lib.claims.again import LONGEST, Comparison, chosen, groups, measure_again, tables_of
+from lib.claims.again import LONGEST, MEASURED, Comparison, Renewed, Tables, behind, chosen, measure_again, sources
 from lib.claims.records import ledger
 from lib.claims.reports import audit_text, duration, report
 from lib.claims.schema import Claim, load
 from lib.errors import UserError, command_parser, show
 from lib.files import write_atomically
-
-AUDIT = ("id", "stored", "new", "stored_verdict", "new_verdict", "agrees", "seconds")
-"""Columns of ``audit.csv``."""
+from lib.store.verify import TooLong
 
 
 def main() -> None:
@@ -34,13 +37,16 @@ def main() -> None:
     one.add_argument("--whole", action="store_true", help=f"also where it takes longer than {LONGEST // 60} minutes")
     one.add_argument("--json", action="store_true", help="the result as JSON on stdout")
     every = commands.add_parser("audit", help="measure all claims again, or the rest after an interruption")
-    every.add_argument("--chapters", nargs="+", metavar="NUMBER", help="only these: 02 05")
+    every.add_argument("--chapters", nargs="+", metavar="NUMBER", help="only these, in this order: 06 02")
+    every.add_argument("--minutes", type=float, default=math.inf, help="begin nothing new after so many minutes")
+    every.add_argument("--live", action="store_true", help="only what chapters measure without stored tables")
+    every.add_argument("--whole", action="store_true", help="all rows of every table instead of samples")
     every.add_argument("--afresh", action="store_true", help="also what audit.csv has already")
     options = parser.parse_args()
     if options.command == "claim":
         again = _claim(options.id, options.whole, options.json)
     elif options.command == "audit":
-        again = _audit(options.chapters, options.afresh)
+        again = _audit(options)
     else:
         path, frame = report(), ledger()
         held = int((frame["verdict"] == "reproduced").sum())
@@ -51,87 +57,126 @@ def main() -> None:
 
 
 def _claim(id: str, whole: bool, as_json: bool) -> bool:
-    claims = chosen([id])
+    claim = chosen(id)
+    if not sources([claim]):
+        raise UserError(f"claim {id!r} has no stored value to compare with: execute its chapter first")
+    (source,) = sources([claim])
     seconds = float(ledger().set_index("id").loc[id, "seconds"])
-    if seconds > LONGEST and not whole:
-        return _sample(claims[0], duration(seconds))
-    expected = "unknown" if math.isnan(seconds) else f"about {duration(seconds)}"
-    print(f"measuring {id} again (time on two CPU cores: {expected})", file=sys.stderr)
-    (found,) = measure_again(claims)
-    show(vars(found) | {"unit": claims[0].unit}, as_json)
+    say = f"measuring {id} again takes about {duration(seconds) or 'some minutes'} on two CPU cores"
+    long = seconds > LONGEST and not whole
+    if long:
+        say += f": make claim ID={id} WHOLE=1"
+    with tempfile.TemporaryDirectory() as folder:
+        tables = Tables(Path(folder), everything=not long)
+        try:
+            if long and tables.takes([claim]) > LONGEST:
+                raise TooLong()
+        except TooLong:
+            raise UserError(f"no sample of at most {LONGEST // 60} minutes is declared; {say}") from None
+        print(f"{say}; now a sample of the rows behind it" if long else say, file=sys.stderr)
+        renewed = {record.name: tables.renew(record) for record in behind([claim])}
+        (found,) = measure_again(source, [claim], Path(folder), renewed)
+    if found.result not in MEASURED:
+        raise UserError(f"claim {id!r} was not measured: {found.detail}")
+    show(vars(found) | {"unit": claim.unit}, as_json)
     return found.agrees
 
 
-def _sample(claim: Claim, takes: str) -> bool:
-    """Compute some rows again of the tables behind a claim that takes long as a whole. True where all agree."""
-    from lib.store.verify import Verifier, records
+@dataclasses.dataclass
+class _Clock:
+    """Says when nothing new is to begin."""
 
-    whole = f"measuring {claim.id} again takes about {takes} on two CPU cores: make claim ID={claim.id} WHOLE=1"
-    print(f"{whole}; now a sample of the rows behind it", file=sys.stderr)
-    verify = Verifier(stamp=False, again=True)
-    outcomes = [verify(record) for record in records(tables_of([claim]))]
-    for outcome in outcomes:
-        print(f"{outcome.record}: {outcome.state}{f' ({outcome.detail})' if outcome.detail else ''}")
-    differ = [outcome.record for outcome in outcomes if outcome.state == "differs"]
-    if not differ and not all(outcome.good for outcome in outcomes):
-        raise UserError(f"no sample can be taken of some of its tables; {whole}")
-    return not differ
+    minutes: float
+    start: float
+
+    @property
+    def over(self) -> bool:
+        return time.monotonic() - self.start > 60 * self.minutes
 
 
-def _audit(chapters: list[str] | None, afresh: bool) -> bool:
+def _audit(options: argparse.Namespace) -> bool:
     """Measure every claim again that audit.csv does not have, and write its report. True where all agree."""
-    stored = ledger().set_index("id")
-    claims = [claim for claim in load().values() if not math.isnan(stored.loc[claim.id, "measured"])]
-    if chapters:
-        claims = [claim for claim in claims if claim.chapter.partition("_")[0] in chapters]
-        if not claims:
-            raise UserError(f"no claim of the chapters {', '.join(chapters)} has a stored value")
-    rows = _done(stored)
-    parts = [part for part in groups(claims) if afresh or any(claim.id not in rows for claim in part)]
-    failed = []
-    for number, part in enumerate(parts, start=1):
-        names = ", ".join(claim.id for claim in part)
-        seconds = float(stored.loc[part[0].id, "seconds"])
-        print(f"[{number}/{len(parts)}] {names}: about {duration(seconds) or 'some minutes'}", file=sys.stderr)
-        try:
-            found = measure_again(part)
-        except UserError as error:
-            failed.append(names)
-            print(f"  not measured: {error}", file=sys.stderr)
-            continue
+    chapters, afresh = options.chapters, options.afresh
+    claims = list(load().values())
+    if chapters:  # in this order
+        of = {number: [c for c in claims if c.chapter.partition("_")[0] == number] for number in chapters}
+        claims = [claim for number in chapters for claim in of[number]]
+    waiting = sources(claim for claim in claims if not (options.live and claim.measure))
+    if not waiting:
+        raise UserError("no such claim has a stored value to compare with")
+    clock, rows, failed = _Clock(options.minutes, time.monotonic()), _done(), []
+    tables = Tables(paths.runs() / "audit", everything=options.whole)
+
+    def keep(found: list[Comparison]) -> None:
         for one in found:
-            rows[one.id] = one
-            print(
-                f"  {one.id}: {one.stored:.6g} -> {one.new:.6g}, {'agrees' if one.agrees else 'DISAGREES'}",
-                file=sys.stderr,
-            )
+            rows[one.id] = dataclasses.replace(one, commit=tables.commit)
+            print(f"  {one.id}: {one.stored:.6g} -> {one.new:.6g}, {one.result}", file=sys.stderr)
         _write(rows)
-    disagree = [claim.id for claim in claims if claim.id in rows and not rows[claim.id].agrees]
-    print(f"{len(claims) - len(disagree) - sum(c.id not in rows for c in claims)} of {len(claims)} claims agree")
+
+    left = {
+        source: [one for one in group if afresh or one.id not in rows or rows[one.id].result == "failed"]
+        for source, group in waiting.items()
+    }
+    for source, group in left.items():  # first what is known without computing anything
+        refused = {record.name: tables.refused(record) or Renewed(record.name) for record in behind(group)}
+        blocked = [one for one in group if any(refused[record.name].result for record in behind([one]))]
+        keep(measure_again(source, blocked, tables.folder, refused))
+        left[source] = [one for one in group if one not in blocked]
+    for number, (source, group) in enumerate(left.items(), start=1):
+        title = f"[{number}/{len(left)}] {source}"
+        renewed = _renew(tables, group, title, clock, afresh)
+        if clock.over:
+            break
+        if not group:
+            continue
+        print(f"{title}: {len(group)} claims", file=sys.stderr)
+        try:
+            keep(measure_again(source, group, tables.folder, renewed))
+        except UserError as error:
+            failed.append(source)
+            print(f"  not measured: {error}", file=sys.stderr)
+    done = [rows[claim.id] for group in waiting.values() for claim in group if claim.id in rows]
+    count = sum(map(len, waiting.values()))
+    print(f"{sum(one.agrees for one in done)} of {count} claims agree, {count - len(done)} are not measured yet")
     if failed:
         raise UserError(f"not measured: {', '.join(failed)}; run the same command again")
-    return not disagree
+    return all(one.agrees for one in done) and len(done) == count
 
 
-def _done(stored: pd.DataFrame) -> dict[str, Comparison]:
+def _renew(tables: Tables, claims: list[Claim], title: str, clock: _Clock, afresh: bool) -> dict[str, Renewed]:
+    """The tables behind claims, as far as the clock allows; what lies there from before is not computed again."""
+    found, listed = {}, behind(claims)
+    for number, record in enumerate(listed, start=1):
+        kept = None if afresh else tables.kept(record)
+        if clock.over:
+            break
+        if kept is None:
+            takes = duration(float(record.data.get("seconds", 0.0)))
+            print(f"{title}, table {number}/{len(listed)}: {record.name}, whole {takes}", file=sys.stderr)
+            kept = tables.renew(record)
+            told = kept.why or (f"differs: {kept.wrong}" if kept.wrong else "agrees")
+            print(f"  {kept.rows + ', ' if kept.rows else ''}{duration(kept.seconds)}: {told}", file=sys.stderr)
+        found[record.name] = kept
+    return found
+
+
+def _done() -> dict[str, Comparison]:
     """What audit.csv has of the values that are stored now."""
+    stored = ledger().set_index("id")["measured"]
     try:
-        table = pd.read_csv(paths.figures() / "audit.csv", dtype={"id": str})
-        rows = [Comparison(**row) for row in table.to_dict("records")]
+        table = pd.read_csv(paths.figures() / "audit.csv", dtype={"id": str, "commit": str})
+        texts = {name: "" for name in ("stored_verdict", "new_verdict", "result", "rows", "detail", "commit")}
+        rows = [Comparison(**row) for row in table.fillna(texts).to_dict("records")]
     except FileNotFoundError:
         return {}
     except (ValueError, TypeError) as error:
         raise UserError("audit.csv in the folder of figures is damaged: delete it and start again") from error
-    return {
-        row.id: row
-        for row in rows
-        if row.id in stored.index and math.isclose(row.stored, stored.loc[row.id, "measured"], rel_tol=1e-8)
-    }
+    return {one.id: one for one in rows if one.id in stored and math.isclose(one.stored, stored[one.id], rel_tol=1e-8)}
 
 
 def _write(rows: dict[str, Comparison]) -> None:
-    order = [id for id in load() if id in rows]
-    frame = pd.DataFrame([vars(rows[id]) for id in order], columns=AUDIT)
+    columns = [field.name for field in dataclasses.fields(Comparison)]
+    frame = pd.DataFrame([vars(rows[id]) for id in load() if id in rows], columns=columns)
     folder = paths.figures()
     text = frame.to_csv(index=False, float_format="%.9g", lineterminator="\n")
     write_atomically(folder / "audit.csv", text.encode())

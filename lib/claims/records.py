@@ -202,8 +202,8 @@ def ledger() -> pd.DataFrame:
     measured: dict[str, dict[str, str]] = {}
     for chapter in sorted({c.chapter for c in claims.values()}):
         measured |= {r["id"]: r for r in read_measured(paths.figures() / "claims.d" / f"{chapter}.csv")}
-    executions = _executions()
-    rows = [_joined(claim, measured.get(claim.id), executions) for claim in claims.values()]
+    took = executions()
+    rows = [_joined(claim, measured.get(claim.id), took) for claim in claims.values()]
     return pd.DataFrame(rows, columns=[*COLUMNS, *MORE])
 
 
@@ -253,7 +253,7 @@ def stored_seconds(claim: Claim) -> list[float]:
     return seconds
 
 
-def _executions() -> dict[str, float]:
+def executions() -> dict[str, float]:
     """Seconds that each chapter takes at preset laptop, where that was measured."""
     try:
         table = pd.read_csv(paths.figures() / "performance" / "timings.csv")

@@ -7,17 +7,17 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from lib import paths
+from lib.claims.overview import ORDER, update_readme
 from lib.claims.records import COLUMNS, ledger
 from lib.claims.schema import VERDICTS, Bound
 from lib.errors import UserError
 from lib.files import write_atomically
 
-ORDER = ("not", "undecided", "no evidence", "not measured", "partly", "reproduced")
-"""What does not hold is read first."""
 _HEAD = """\
 # What was reproduced
 
@@ -36,7 +36,8 @@ again, over seeds where trainings are compared; *exact* values are counts and id
 
 What does not hold comes first. *Live* values are measured by `make figures`; *stored* ones are read from tables under
 `checkpoints/`, with their provenance. `make claim ID=5.jpeg` measures one claim again and compares, `make audit` all of
-them. `claims.csv` holds the same as a table."""
+them: [audit.md](audit.md) says which were, in a fresh clone, and what came of it. `claims.csv` holds the same as a
+table."""
 
 
 def chapter_table(chapter: str) -> pd.DataFrame:
@@ -66,7 +67,10 @@ def chapter_table(chapter: str) -> pd.DataFrame:
 
 
 def report() -> Path:
-    """Write ``claims.csv`` and ``REPORT.md`` into the folder of figures and return the path of the report."""
+    """Write ``claims.csv`` and ``REPORT.md`` into the folder of figures and return the path of the report.
+
+    Where that folder is the repository's own, the README's table of chapters is renewed, too.
+    """
     frame = ledger()
     folder = paths.figures()
     table = frame[list(COLUMNS)].copy()
@@ -76,6 +80,8 @@ def report() -> Path:
     write_atomically(folder / "claims.csv", text.encode())
     path = folder / "REPORT.md"
     write_atomically(path, _report_text(frame).encode())
+    if folder.resolve() == (paths.ROOT / "figures").resolve():
+        update_readme()
     return path
 
 
@@ -160,21 +166,62 @@ def _cells(chapter: str) -> list[tuple[int, str]]:
         return []
 
 
-def audit_text(frame: pd.DataFrame) -> str:
-    """The table of ``audit.csv`` to read: what disagrees first."""
+_RESULTS = {
+    "differs": "❌", "failed": "💥", "needs": "📦", "too long": "⏳", "not yet": "⬜", "agrees": "✅",
+}  # fmt: skip
+
+
+def audit_text(rows: pd.DataFrame) -> str:
+    """The table of ``audit.csv`` to read: what disagrees first, then what was not measured."""
+    known = ledger().set_index("id")
+    known = known[known["measured"].notna()]
+    found = known[["measured", "low", "high"]].set_axis(["stored", "stored_low", "stored_high"], axis=1)
+    rows = found.reset_index().merge(rows.drop(columns=[*found.columns]), on="id", how="left")
+    rows["result"] = rows["result"].fillna("not yet")
+    agree, differ = ((rows["result"] == result).sum() for result in ("agrees", "differs"))
+    commits = ", ".join(sorted({str(name) for name in rows["commit"].dropna()} - {""})) or "unknown"
     lines = [
         "# Claims measured again",
         "",
-        f"{int(frame['agrees'].sum())} of {len(frame)} claims agree with their stored value: the same verdict, and the",
-        "same value within the claim's tolerance or its interval. `make audit` writes this file.",
+        f"{agree} of {len(rows)} claims agree with their stored value, {differ} differ, {len(rows) - agree - differ} "
+        "were not measured again. A claim agrees "
+        "if it has the same verdict, and the same value within its tolerance or its stored interval; of a stored table "
+        "of which a sample of rows was computed again, these rows have to agree as well, and the value is that of the "
+        "table with the new rows in their places.",
         "",
-        _row(["", "id", "stored", "new", "verdict stored", "verdict new", "time"]),
-        "| :-: | :-- | --: | --: | :-- | :-- | --: |",
+        f"Written by `make audit`, which goes on where it was stopped; code at commit {commits}. The same as a table: "
+        "[audit.csv](audit.csv).",
+        "",
+        _row(["", "id", "stored", "95 %", "again", "95 %", "result", "rows computed again", "time"]),
+        "| :-: | :-- | --: | --: | --: | --: | :-- | :-- | --: |",
     ]
-    for _, row in frame.sort_values("agrees", kind="stable").iterrows():
-        cells = f"{row['stored']:.6g}", f"{row['new']:.6g}", row["stored_verdict"], row["new_verdict"]
-        lines.append(_row(["✅" if row["agrees"] else "❌", f"`{row['id']}`", *cells, duration(row["seconds"])]))
+    order = list(_RESULTS)
+    for _, row in rows.sort_values("result", key=lambda names: names.map(order.index), kind="stable").iterrows():
+        stored, new = ([_plain(row[f"{side}{end}"]) for end in ("", "_low", "_high")] for side in ("stored", "new"))
+        cells = stored[0], _between(*stored[1:]), new[0], _between(*new[1:]), row["result"], _tables(row["rows"])
+        lines.append(_row([_RESULTS[row["result"]], f"`{row['id']}`", *cells, duration(row["seconds"])]))
+    details = rows[rows["detail"].fillna("") != ""]
+    if len(details):
+        lines += ["", "Where rows differ, or why nothing was measured:", ""]
+        lines += [f"* `{row['id']}`: {row['detail']}" for _, row in details.iterrows()]
     return "\n".join(lines) + "\n"
+
+
+def _plain(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.4g}"
+
+
+def _between(low: str, high: str) -> str:
+    return "–" if "–" in (low, high) else "exact" if low == high else f"{low} to {high}"
+
+
+def _tables(text: Any) -> str:
+    """``"a.b: all 4 rows; …"``, of more than two tables only how many."""
+    parts = text.split("; ") if isinstance(text, str) and text else []
+    if len(parts) <= 2:
+        return "; ".join(parts) or "–"
+    sampled = sum(": all " not in part for part in parts)
+    return f"{len(parts)} tables, {sampled} of them a sample" if sampled else f"{len(parts)} tables, all rows"
 
 
 def _count(frame: pd.DataFrame, verdict: str) -> int:

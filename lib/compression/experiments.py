@@ -119,6 +119,7 @@ class CodecTask(PhotoTask):
         return metrics
 
 
+_LEAST = "likelihood_lower_bound.bound"  # 1e-9, which half precision rounds to 0: bits would be infinite
 _GAUSSIAN_TABLES = tuple(f"model.gaussian_conditional.{name}" for name in ("_quantized_cdf", "_cdf_length", "_offset"))
 
 
@@ -174,8 +175,8 @@ class LearnedTask(PhotoTask):
             from compressai.models.base import get_scale_table
 
             self.model.gaussian_conditional.update_scale_table(get_scale_table(), force=True)
-        made = {name: tensor for name, tensor in self.state_dict().items() if name.startswith(_GAUSSIAN_TABLES)}
-        self.model.load_state_dict({name.removeprefix("model."): tensor for name, tensor in (made | tensors).items()})
+        made = {name: t for name, t in self.state_dict().items() if name.startswith(_GAUSSIAN_TABLES) or _LEAST in name}
+        self.model.load_state_dict({name.removeprefix("model."): tensor for name, tensor in (tensors | made).items()})
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:

@@ -168,11 +168,20 @@ def _rate_axis(ax: Axes) -> None:
 
 
 def _label_ends(ax: Axes, ends: Sequence[tuple[float, float, str, Any]], gap: float) -> None:
-    """Names of lines at their right ends ``(x, y, name, colour)``, at least ``gap`` apart."""
-    placed = -np.inf
-    for x, y, name, colour in sorted(ends, key=lambda end: end[1]):
-        placed = max(y, placed + gap)
-        ax.annotate(name, (x, y), (x * 1.012, placed), fontsize=7, color=colour, va="center", annotation_clip=False)
+    """Names of lines with their right ends ``(x, y, name, colour)``: in the margin, at least ``gap`` apart and as near
+    as that allows, each with a thin line to its end. A line that ends in the left third has its name beside it."""
+    from sklearn.isotonic import isotonic_regression
+
+    (left, right), style = ax.get_xlim(), {"fontsize": 7, "va": "center", "annotation_clip": False}
+    short = [end for end in ends if end[0] < left + (right - left) / 3]
+    long = sorted((end for end in ends if end not in short), key=lambda end: end[1])
+    ranks = gap * np.arange(len(long))
+    places = isotonic_regression([end[1] for end in long] - ranks) + ranks if long else ()
+    for (x, y, name, colour), place in zip(long, places, strict=True):
+        line = {"arrowstyle": "-", "color": colour, "linewidth": 0.5, "alpha": 0.5, "shrinkA": 1, "shrinkB": 0}
+        ax.annotate(name, (x, y), (right + 0.025 * (right - left), place), color=colour, arrowprops=line, **style)
+    for x, y, name, colour in short:
+        ax.annotate(name, (x, y), (x + 0.01 * (right - left), y), color=colour, **style)
 
 
 @declare_figure(
@@ -206,7 +215,8 @@ def rate_distortion(
         draw(name, points, codecs["JPEG"], plotting.colour(name), marker=".", **strong)
     for name, points in ({} if published is None else _by_codec(published)).items():
         draw(name, points, codecs["JPEG"] if anchor is None else anchor, MUTED, linestyle="--", linewidth=1.0)
-    _label_ends(above, ends, 4.6)
+    above.set(xlabel="PSNR (dB)", ylabel="rate, % of JPEG's", ylim=(0, 130), xlim=(26, 46))
+    _label_ends(above, ends, 5.2)
     for name, rate in (lossless or {}).items():
         style = {"marker": "v", "markersize": 7, "linestyle": "", "clip_on": False}
         below.plot(rate, 60, color=COLOURS.get(name, MUTED), label=f"{name} {rate:.2f}", **style)
@@ -214,7 +224,6 @@ def rate_distortion(
         below.legend(title="lossless, bpp", loc="lower right", fontsize=7, title_fontsize=7)
     _rate_axis(below)
     below.set(ylabel="PSNR (dB)", ylim=(24, 60), xlim=(0.08, 17), title="from 0.1 bits per pixel to lossless")
-    above.set(xlabel="PSNR (dB)", ylabel="rate, % of JPEG's", ylim=(0, 130), xlim=(26, 46))
     above.set_title("bytes for an image as good as that JPEG")
     data = {"curves": curves, "relative": pd.concat(relative).dropna()}
     data |= {} if published is None else {"published": published}
@@ -265,7 +274,7 @@ def generations(frame: pd.DataFrame) -> Drawing:
         ax.set_xticks(ticks, [str(tick) for tick in ticks])
         ax.minorticks_off()
         ax.set_xlabel("generation")
-    _label_ends(left, ends, 0.055 * np.ptp(left.get_ylim()))
+    _label_ends(left, ends, 0.06 * np.ptp(left.get_ylim()))
     left.set(title="PSNR against the original (dB)")
     right.set_yscale("symlog", linthresh=0.1)
     right.set_yticks([0, -0.1, -1, -10], ["0", "−0.1", "−1", "−10"])

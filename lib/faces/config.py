@@ -79,7 +79,7 @@ class ChapterConfig(Config):
         "grid10", description="set of real people; not embedded. rendered: two rendered stand-ins, for tests"
     )
     comb: CombConfig
-    wide: WeightedConfig
+    tuned: WeightedConfig
     real_share: float = Field(1.0, gt=0, le=1, description="steps for the real people, as a share of the comb's")
     pair_share: float = Field(0.25, gt=0, le=1, description="the same of a 2-way network: each person as often")
     direct_share: float = Field(
@@ -87,6 +87,8 @@ class ChapterConfig(Config):
     )
     ablation_share: float = Field(0.15, gt=0, le=1, description="the same of the networks of an ablation")
     late_share: float = Field(0.1, gt=0, le=1, description="steps of the branch of somebody who is added later")
+    own_seconds: float = Field(60, gt=0, le=3600, description="film of each person of the rehearsed cast")
+    own_steps: int = Field(1500, ge=1, description="training steps of the rehearsed cast's network")
     boxes: int = Field(8, ge=1, le=64, description="perturbed boxes that landmarks are averaged over")
     window: int = Field(7, ge=1, description="frames of the temporal filter of landmarks, odd")
 

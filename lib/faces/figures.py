@@ -171,6 +171,10 @@ def matrix(tiles: np.ndarray, names: Sequence[str], title: str, tile: float = 0.
 )
 def performance(tiles: np.ndarray, names: Sequence[str], shown: float) -> Figure:
     """Tiles of `lib.faces.pictures.performances`; ``shown``: gain of the eyes over all pairs."""
+    return _performances(tiles, names, f"Of what the eyes do, swaps show {shown:.0%}")
+
+
+def _performances(tiles: np.ndarray, names: Sequence[str], title: str) -> Figure:
     rows, columns = tiles.shape[:2]
     return plotting.image_grid(
         [tiles[r, c] for r in range(rows) for c in range(columns)],
@@ -179,9 +183,38 @@ def performance(tiles: np.ndarray, names: Sequence[str], shown: float) -> Figure
         col_titles=["performs", "truth", "network", "truth,\nno expression", "network,\nno expression"],
         tile=0.95,
         gap=0.03,
-        title=f"Of what the eyes do, swaps show {shown:.0%}",
+        title=title,
         frames={r * columns + c: COLOURS["data"] for r in range(rows) for c in (1, 3)},
     )
+
+
+@declare_figure(
+    "own_cast",
+    "Synthetic: the network of a cast of one's own, two {credit} who were in no training of this chapter: {frames:,} "
+    "frames of each, {steps:,} steps in {minutes:.0f} minutes; an unseen performance, preset {preset}, not sharpened.",
+)
+def own_cast(tiles: np.ndarray, shown: float) -> Figure:
+    """Tiles of `lib.faces.pictures.performances`; ``shown``: gain of the mouth over both swaps."""
+    rows = [f"frame {k + 1}" for k in range(len(tiles))]
+    return _performances(tiles, rows, f"Of what the mouth does, swaps of one's own cast show {shown:.0%}")
+
+
+@declare_figure(
+    "tuning",
+    "Gain of the expression while the comb is trained on at full size with weights on eyes and mouth: swaps of eight "
+    "pairs (solid) and reconstructions of the eight (dashed), validation performances; {credit}, preset {preset}.",
+)
+def tuning(log: pd.DataFrame) -> Drawn:
+    """Gains of every region in the log of the tuned network, over the steps."""
+    names = [f"val_gain_{region}_{kind}" for region in REGIONS for kind in ("swap", "reconstruction")]
+    rows = log.dropna(subset=names)
+    fig, axes = plt.subplots(1, len(REGIONS), figsize=plotting.size(2.1), sharey=True)
+    for ax, region in zip(axes, REGIONS, strict=True):
+        for kind, style in (("swap", "-"), ("reconstruction", "--")):
+            ax.plot(rows["step"], rows[f"val_gain_{region}_{kind}"], style, color=COLOURS["comb"])
+        ax.set(title=region, xlabel="step", ylim=(0, 1), xlim=(0, None))
+    axes[0].set_ylabel("gain")
+    return fig, rows[["step", *names]]
 
 
 @declare_figure(
@@ -272,8 +305,8 @@ def compositing_scores(means: pd.DataFrame) -> Drawn:
         place = (row["light"], row["light to truth"])
         ax.annotate(label, place, textcoords="offset points", xytext=(5, PLACES.get(row["method"], 3)), fontsize=6.5)
     ax.set(xlabel="light error to the target, stops", ylabel="to the exact swap, stops")
-    ax.set(title="Target's light, or source's skin", xlim=(-0.05, None), ylim=(0, None))
     ax.margins(x=0.3, y=0.15)
+    ax.set(title="Target's light, or source's skin", xlim=(-0.05, None), ylim=(0, 1.12 * means["light to truth"].max()))
     return fig, means
 
 

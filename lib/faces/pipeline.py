@@ -10,9 +10,10 @@ converted or left out, and `lib.faces.detect.track` for whom is followed.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +22,7 @@ import cv2
 import numpy as np
 import torch
 
-from lib.errors import UserError
+from lib.errors import UserError, nearest
 from lib.faces.align import align, hull_mask
 from lib.faces.comb import Comb, side
 from lib.faces.composite import CHOSEN, METHODS, SHARPNESS, composite
@@ -29,11 +30,38 @@ from lib.faces.detect import Choice, Detector, DlibDetector, Track, track
 from lib.faces.tone import kept
 from lib.faces.truth import infer
 from lib.vision import video
+from lib.vision.align import Alignment
 from lib.vision.video import Frame, Info
 from lib.vision.write import Output, told
 
 LABEL = "synthetic face"
+NETWORKS = {"rendered": "tuned", "real": "real"}
+"""Which training each model of `load` is."""
 STAGES = ("read", "detect", "align", "network", "composite", "paste", "write")
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What is made of one frame before it is pasted, in the N x N crop.
+
+    Attributes:
+        alignment: from the frame to the crop.
+        crop: of the frame, uint8 ``(N, N, 3)``.
+        landmarks: ``(68, 2)`` in the crop.
+        before, after: the crop as it was and with the new face composited, float32 ``(N, N, 3)`` in 0..1.
+        mask: where the face is, float32 ``(N, N)`` in 0..1.
+    """
+
+    alignment: Alignment
+    crop: np.ndarray
+    landmarks: np.ndarray
+    before: np.ndarray
+    after: np.ndarray
+    mask: np.ndarray
+
+
+Watch = Callable[[int, np.ndarray, Answer], None]
+"""What sees each swapped frame: its number from 0, the frame as it was, and what is made of it."""
 
 
 class Swapper:
@@ -44,6 +72,8 @@ class Swapper:
         boxes, window: of the stabilisation; see `lib.faces.detect`.
         detector: default dlib's.
         sharpness: of `lib.faces.composite.sharpen`.
+        likeness: SSIM inside the hull of what the network makes of its own people in frames it was not trained on:
+            by it `lib.faces.stranger` tells who is none of them.
     """
 
     def __init__(
@@ -54,12 +84,14 @@ class Swapper:
         device: str = "cpu",
         detector: Detector | None = None,
         sharpness: float = SHARPNESS,
+        likeness: float = 1.0,
     ) -> None:
         from lib.config import resolve_device
 
         self.network = network.eval().to(resolve_device(device), memory_format=torch.channels_last)
         self.side, self.window = side(network.level), window
         self.boxes, self._detector, self.sharpness = boxes, detector, sharpness
+        self.likeness = likeness
 
     @property
     def identities(self) -> tuple[str, ...]:
@@ -73,15 +105,15 @@ class Swapper:
             self._detector = DlibDetector(self.boxes)
         return self._detector
 
-    def swap_frame(
+    def answer(
         self,
         frame: np.ndarray,
         landmarks: np.ndarray,
         identity: str,
         method: str = CHOSEN,
         seconds: dict[str, float] | None = None,
-    ) -> np.ndarray:
-        """One frame with the face of ``identity``, uint8 ``(H, W, 3)``.
+    ) -> Answer:
+        """The face of ``identity`` for one frame.
 
         Args:
             frame: uint8 ``(H, W, 3)``.
@@ -92,17 +124,20 @@ class Swapper:
         """
         clock = _Clock(seconds if seconds is not None else {})
         alignment = align(landmarks, self.side)
-        crop = alignment.crop(frame)
-        mask = hull_mask(alignment.to_crop(landmarks), self.side, soft=0.012 * self.side)
+        crop, points = alignment.crop(frame), alignment.to_crop(landmarks)
+        mask = hull_mask(points, self.side, soft=0.012 * self.side)
         clock("align")
         face = infer(self.network, crop[None], identity, sharpness=self.sharpness)[0]
         clock("network")
         before = crop.astype(np.float32) / 255
         after = kept(before, composite(face, before, mask, method))
         clock("composite")
-        out = alignment.paste(frame, before, after, mask)
-        clock("paste")
-        return out
+        return Answer(alignment, crop, points, before, after, mask)
+
+    def swap_frame(self, frame: np.ndarray, landmarks: np.ndarray, identity: str, method: str = CHOSEN) -> np.ndarray:
+        """One frame with the face of ``identity``, uint8 ``(H, W, 3)``; arguments as `answer`."""
+        found = self.answer(frame, landmarks, identity, method)
+        return found.alignment.paste(frame, found.before, found.after, found.mask)
 
     def swap(
         self,
@@ -113,6 +148,7 @@ class Swapper:
         choice: Choice = "only",
         label: bool = True,
         progress: bool = False,
+        watch: Watch | None = None,
     ) -> dict[str, Any]:
         """Swap the face in a video file.
 
@@ -130,13 +166,7 @@ class Swapper:
                 in any frame, several people without a choice, or an output that cannot be written or is the input; no
                 partial file is left.
         """
-        self.network.branch(identity)
-        if method not in METHODS:
-            from lib.config import nearest
-
-            raise UserError(
-                f"no compositing is called {method!r}{nearest(method, METHODS)}; there are {', '.join(METHODS)}"
-            )
+        self.check(identity, method)
         video.check_suffix(out)
         target = Output(out, source)
         info = video.probe(source)
@@ -145,8 +175,8 @@ class Swapper:
         seconds = dict.fromkeys(STAGES, 0.0)
         start = time.perf_counter()
         times: list[Fraction] = []
-        with contextlib.closing(_shown(video.frames(source, damage), "finding faces", progress)) as shown:
-            found = track(_pictures(shown, times), self.detector, choice, self.window)
+        with contextlib.closing(shown(video.frames(source, damage), "finding faces", progress)) as frames:
+            found = track(_pictures(frames, times), self.detector, choice, self.window)
         seconds["detect"] = time.perf_counter() - start
         if not found.found.any():
             count = len(found.found)
@@ -154,7 +184,8 @@ class Swapper:
             raise UserError(f"no face was found in any of the {count} frames of {source}{cut}")
         note = f"SYNTHETIC: face replaced by a neural network (identity {identity})"
         begin = time.perf_counter()
-        with contextlib.closing(self._frames(source, found, identity, method, label, seconds, progress)) as swapped:
+        parts = source, found, identity, method, label, seconds, progress, watch
+        with contextlib.closing(self._frames(*parts)) as swapped:
             frames = video.write(target, swapped, _rate(info, times), beside, note, like=info)
         total = time.perf_counter() - begin
         seconds["write"] = total - sum(seconds[stage] for stage in STAGES if stage not in ("detect", "write"))
@@ -172,16 +203,37 @@ class Swapper:
             **told([*info.notes[0], *beside.converted], [*info.notes[1], *beside.dropped, *damage]),
         }
 
+    def check(self, identity: str, method: str) -> None:
+        """Refuse an identity or a way of compositing that is not there, with the nearest name."""
+        self.network.branch(identity)
+        if method not in METHODS:
+            raise UserError(
+                f"no compositing is called {method!r}{nearest(method, METHODS)}; there are {', '.join(METHODS)}"
+            )
+
     def _frames(
-        self, source: Path, found: Track, identity: str, method: str, label: bool, seconds: dict, progress: bool
+        self,
+        source: Path,
+        found: Track,
+        identity: str,
+        method: str,
+        label: bool,
+        seconds: dict,
+        progress: bool,
+        watch: Watch | None,
     ) -> Iterator[Frame]:
         clock = _Clock(seconds)
-        with contextlib.closing(_shown(video.frames(source), "swapping", progress, len(found.landmarks))) as shown:
-            for frame, points in zip(shown, found.landmarks, strict=True):
+        with contextlib.closing(shown(video.frames(source), "swapping", progress, len(found.landmarks))) as frames:
+            for number, (frame, points) in enumerate(zip(frames, found.landmarks, strict=True)):
                 clock("read")
                 image = frame.image
                 if np.isfinite(points).all():
-                    image = self.swap_frame(image, points, identity, method, seconds)
+                    each = self.answer(image, points, identity, method, seconds)
+                    if watch is not None:
+                        watch(number, image, each)
+                    clock.restart()
+                    image = each.alignment.paste(image, each.before, each.after, each.mask)
+                    clock("paste")
                 yield Frame(labelled(image) if label else image, frame.time)
                 clock.restart()
 
@@ -201,7 +253,7 @@ class _Clock:
         self.last = now
 
 
-def _shown(frames: Iterator[Frame], title: str, progress: bool, total: int | None = None) -> Iterator[Frame]:
+def shown(frames: Iterator, title: str, progress: bool, total: int | None = None) -> Iterator:
     """The same frames with a progress bar, which is gone once the iterator is closed: not redrawn after an error."""
     from tqdm import tqdm
 
@@ -252,10 +304,20 @@ def load(
     Raises:
         UserError: no such preset or model; no checkpoint matches: says how to train one.
     """
-    from lib.store import load_task
+    from lib import store
+    from lib.store import weights
 
-    names = {"rendered": "comb", "real": "real"}
-    if model not in names:
+    if model not in NETWORKS:
         raise UserError(f"the model is rendered or real, not {model!r}")
-    task = load_task(f"faces.{names[model]}", preset, seed=seed)
-    return Swapper(task.model, task.chapter.boxes, task.chapter.window, device)
+    try:
+        task = store.load_task(f"faces.{NETWORKS[model]}", preset, seed=seed)
+    except store.NotTrained:
+        if model == "rendered":
+            raise
+        raise UserError(
+            "no network of real people ships; train one for yourself, from the set grid10, with: "
+            f"python -m lib.training faces.real --preset {preset} --seed {seed}"
+        ) from None
+    path, _ = weights.find(task)
+    likeness = weights.read_json(path.with_suffix(".json"), weights.RESTORE)["metrics"]["ssim_reconstruction"]
+    return Swapper(task.model, task.chapter.boxes, task.chapter.window, device, likeness=likeness)

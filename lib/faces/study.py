@@ -18,8 +18,8 @@ import pandas as pd
 import torch
 
 from lib import config as configs
-from lib import store
-from lib.faces import evaluate, people, pictures
+from lib import paths, store
+from lib.faces import cast, evaluate, people, pictures, rehearsal
 from lib.faces import real as speakers
 from lib.faces.baselines import Warp
 from lib.faces.comb import Comb, side
@@ -33,6 +33,8 @@ from lib.faces.stability import stability_rows
 from lib.faces.truth import NULLS, Method, Plain, nulls
 from lib.vision import video
 
+SWAPS = "tuned"
+"""The network that swaps, in all results but comparisons of trainings."""
 METHODS = {
     "comb": "comb",
     "sharp": "comb, sharpened",
@@ -158,9 +160,9 @@ class Study(store.Study):
         """Pixels of a crop."""
         return self.settings.comb.side
 
-    def swapper(self, name: str = "comb") -> Swapper:
-        """The pipeline round a network."""
-        return Swapper(self.models[name], self.settings.boxes, self.settings.window)
+    def swapper(self) -> Swapper:
+        """The pipeline round the network that swaps."""
+        return Swapper(self.models[SWAPS], self.settings.boxes, self.settings.window)
 
     def strip(self, name: str = "comb") -> tuple[np.ndarray, list[np.ndarray]]:
         """What was kept while the network grew: the clean face, and for each level its pictures ``(2, S, S, 3)``."""
@@ -170,7 +172,7 @@ class Study(store.Study):
 
     def extended(self) -> Comb:
         """The comb with the person who was added later; the comb itself stays as it is."""
-        network = copy.deepcopy(self.models["comb"])
+        network = copy.deepcopy(self.models[SWAPS])
         network.add(LATE).load_state_dict(self.models["late"].branches[LATE].state_dict())
         return network.eval()
 
@@ -189,23 +191,23 @@ def _frames(study: Study) -> dict[str, int]:
 
 
 def _swaps(study: Study, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
-    comb, names = study.models["comb"], study.settings.people
+    comb, names = study.models[SWAPS], study.settings.people
     methods = {"comb": Plain(comb), "sharp": comb, **study.idle(names)}
     return evaluate.swap_table(methods, pairs, study.settings.test_frames, study.size, study.every(5), names)
 
 
 @store.measure(
-    "swaps", models=("comb",), decides=_frames, sample=lambda study: _swaps(study, [study.settings.people[:2][::-1]])
+    "swaps", models=(SWAPS,), decides=_frames, sample=lambda study: _swaps(study, [study.settings.people[:2][::-1]])
 )
 def swaps(study: Study) -> pd.DataFrame:
     """`lib.faces.evaluate.swap_table` of the comb, the landmark warp and the nulls: pairs of `people.test_pairs`."""
     return _swaps(study, people.test_pairs(study.settings.people))
 
 
-@store.measure("reconstructions", models=("comb",), decides=_frames)
+@store.measure("reconstructions", models=(SWAPS,), decides=_frames)
 def reconstructions(study: Study) -> pd.DataFrame:
     """The same of everybody's own face: what the network can show at all."""
-    names, comb = study.settings.people, study.models["comb"]
+    names, comb = study.settings.people, study.models[SWAPS]
     pairs = [(name, name) for name in names]
     frames = study.settings.test_frames
     return evaluate.swap_table({"comb": Plain(comb)}, pairs, frames, study.size, study.every(6), names)
@@ -252,11 +254,11 @@ def matching(study: Study) -> pd.DataFrame:
     return summary(table).set_index("method").join(pd.DataFrame(own).T).rename_axis("codes").reset_index()
 
 
-@store.measure("compositing", models=("comb",), decides=_frames)
+@store.measure("compositing", models=(SWAPS,), decides=_frames)
 def compositing(study: Study) -> pd.DataFrame:
     """`lib.faces.evaluate.compositing_table` for the pairs of `people.test_pairs`, a few frames of each."""
     pairs = people.test_pairs(study.settings.people)
-    return evaluate.compositing_table(study.models["comb"], pairs, study.settings.test_frames, study.every(2))
+    return evaluate.compositing_table(study.models[SWAPS], pairs, study.settings.test_frames, study.every(2))
 
 
 # ------------------------------------------------------------------------------------------------------- real speakers
@@ -303,7 +305,7 @@ def stability(study: Study) -> pd.DataFrame:
 # ----------------------------------------------------------------------------------------------- somebody new, and cost
 
 
-@store.measure("late", models=("comb", "late"), decides=_frames)
+@store.measure("late", models=(SWAPS, "late"), decides=_frames)
 def late(study: Study) -> pd.DataFrame:
     """Somebody added later: one row for each frame and branch.
 
@@ -323,11 +325,54 @@ def late(study: Study) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-@store.measure("training", models=("comb", "late"), volatile=("minutes",))
+# --------------------------------------------------------------------------------------------------------- own footage
+
+
+def _own(study: Study) -> dict[str, float]:
+    return {"seconds": study.settings.own_seconds, "steps": study.settings.own_steps} | _frames(study)
+
+
+def _rehearsed(study: Study) -> tuple[Path, dict]:
+    """The folder of the rehearsed cast, and how its network was made."""
+    folder = paths.runs() / f"rehearsal-{study.preset}-seed{study.seed}-{study.settings.own_steps}"
+    settings = study.settings
+    about = rehearsal.rehearse(folder, study.swapper(), settings, settings.own_seconds, settings.own_steps, True)
+    return folder, about
+
+
+@store.measure("own_cast", decides=_own, volatile=("minutes",))
+def own_cast(study: Study) -> pd.DataFrame:
+    """`lib.faces.rehearsal.swap_rows` of two people who were in no training, after the film job.
+
+    What it is made from, the network that ships, does not decide whether it is loaded: another one would take the
+    training of a cast again. It is named in ``base``.
+
+    Returns:
+        the rows, with ``base``: first digits of that network's hash; ``trained_on``: frames of each person, ``steps``
+        and ``minutes`` of the training.
+    """
+    folder, about = _rehearsed(study)
+    found = cast.prepared(folder)
+    exact = rehearsal.truths(max(2, min(17, study.settings.test_frames // 3)), study.size)
+    rows = rehearsal.swap_rows(cast.load(folder).network, exact, {name: each.faces for name, each in found.items()})
+    frames = int(np.mean([each.about["trained_on"] for each in found.values()]))
+    base = about["data"]["base network"][:12]
+    return rows.assign(base=base, trained_on=frames, steps=about["steps"], minutes=about["seconds"] / 60)
+
+
+@store.measure("own_tiles", decides=_own, tiles=True)
+def own_tiles(study: Study) -> np.ndarray:
+    """`lib.faces.pictures.performances` of the rehearsed cast: ann performs, bob is shown."""
+    folder, _ = _rehearsed(study)
+    exact = rehearsal.truths(4, study.size)["ann", "bob"]
+    return pictures.performances(cast.load(folder).network, exact[:3], "bob")
+
+
+@store.measure("training", models=("comb", SWAPS, "late"), volatile=("minutes",))
 def training(study: Study) -> pd.DataFrame:
     """What each network took: ``model, people, parameters`` (millions that were trained), ``steps, minutes``."""
     rows = []
-    for name in ("comb", "late"):
+    for name in ("comb", SWAPS, "late"):
         study.models[name]
         task, run = study.models.task(name), study.models.runs[name]
         count = sum(p.numel() for group in task.parameter_groups().values() for p in group)
@@ -336,7 +381,7 @@ def training(study: Study) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-@store.measure("timings", models=("comb",), decides=_frames, volatile=("milliseconds", "threads"))
+@store.measure("timings", models=(SWAPS,), decides=_frames, volatile=("milliseconds", "threads"))
 def timings(study: Study) -> pd.DataFrame:
     """The pipeline on a rendered video of 288 x 288 pixels: ``stage, milliseconds`` a frame, and ``threads``."""
     first, second = study.settings.people[:2]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from lib.claims.intervals import estimate
-from lib.faces import study
+from lib.faces import evaluate, study
 from lib.faces.evaluate import JUDGES
 from lib.faces.expression import OPENINGS, REGIONS
 from lib.faces.figures import LABELS
@@ -88,6 +88,19 @@ def _named(table: pd.DataFrame, titles: Mapping[str, str]) -> pd.DataFrame:
 def expression(table: pd.DataFrame) -> pd.DataFrame:
     """Columns of `lib.faces.study.summary` that a face without expression fails."""
     return _named(table[["method", *PERFORMANCE, "temporal"]], study.METHODS)
+
+
+@declare_table(
+    "own_means",
+    "What a cast of one's own shows of the performance, against the exact truth: gain and cosine of the change by the "
+    "expression, {n} frames of two swaps of {credit} who were in no training of this chapter; stored, preset {preset}.",
+    FORMATS,
+    _most([f"{kind}_{region}" for kind in ("gain", "cosine") for region in REGIONS]),
+)
+def own_means(table: pd.DataFrame) -> pd.DataFrame:
+    """Gain and cosine of each method of `lib.faces.study.own_cast`."""
+    rows = [{"method": name} | evaluate.gains(part) for name, part in table.groupby("method", sort=False)]
+    return _named(pd.DataFrame(rows), {"cast": "own cast"} | study.METHODS)
 
 
 @declare_table(

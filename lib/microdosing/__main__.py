@@ -8,9 +8,10 @@ colour tags applied; more than 8 bits become 8, HDR is refused.
 from __future__ import annotations
 
 import argparse
-import itertools
+import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from lib.vision.video import Companions, Info
 
 GROUP = 30  # frames from key frame to key frame, where the preset has networks for what lies between
-MOST_MEMORY = 2**32  # bytes of the frames of a sequence
 
 
 def _arguments() -> argparse.Namespace:
@@ -66,6 +66,7 @@ def _encode(arguments: argparse.Namespace) -> dict[str, Any]:
     from lib.microdosing import baselines
     from lib.microdosing import codec as codecs
     from lib.microdosing import film as films
+    from lib.microdosing.reel import Reel
     from lib.vision import video
     from lib.vision.write import Output, told
 
@@ -82,15 +83,9 @@ def _encode(arguments: argparse.Namespace) -> dict[str, Any]:
     config = configs.load("06_microdosing", arguments.preset).student
     if arguments.fit_steps is not None:
         config = configs.override(config, {"train.steps": arguments.fit_steps})
-    frames, stamps, left, damage = [], [], MOST_MEMORY, []
-    for frame in itertools.islice(video.frames(arguments.input, damage), arguments.frames):
-        left -= frame.image.nbytes
-        if left < 0:
-            raise UserError(f"{arguments.input} does not fit into memory after {len(frames)} frames; use --frames")
-        frames.append(frame.image)
-        stamps.append(frame.time)
-    rate, film = _film(about, along, stamps, cut=arguments.frames is not None)
-    dropped = [*about.notes[1], *along.dropped, *damage]
+    frames = Reel(arguments.input, arguments.frames)
+    rate, film = _film(about, along, frames.times, cut=arguments.frames is not None)
+    dropped = [*about.notes[1], *along.dropped, *frames.damage]
     times: dict[str, float] = {}
     student = None
     start = time.perf_counter()
@@ -107,11 +102,11 @@ def _encode(arguments: argparse.Namespace) -> dict[str, Any]:
         step = codec.choose_step(frames, arguments.bpp, student, **options)
     say(f"encoding with step {step:g} ...")
     start = time.perf_counter()
-    stream = codec.compress_sequence(frames, student, step=step, rate=rate, **options)
+    stream = codec.compress_sequence(_shown(frames, "encode"), student, step=step, rate=rate, **options)
     times["encode"] = time.perf_counter() - start
     error = [
         np.square(decoded.astype(np.float64) - frame).mean()
-        for decoded, frame in zip(codec.decompress_sequence(stream), frames, strict=True)
+        for decoded, frame in zip(codec.decompress_sequence(stream), _shown(frames, "check"), strict=True)
     ]
     data = films.pack(film, stream)
     out.write(data)
@@ -136,6 +131,13 @@ def _encode(arguments: argparse.Namespace) -> dict[str, Any]:
         "seconds": {name: round(value, 2) for name, value in times.items()},
         **told([*about.notes[0], *along.converted], dropped),
     }
+
+
+def _shown(frames: Iterable[np.ndarray], title: str, total: int | None = None) -> Iterable[np.ndarray]:
+    """The frames, with a progress bar that names the time left."""
+    from tqdm import tqdm
+
+    return tqdm(frames, title, total, unit="frame", file=sys.stderr, mininterval=1)
 
 
 def _film(about: Info, along: Companions, stamps: list[Fraction], cut: bool) -> tuple[Fraction, Film]:
@@ -182,6 +184,8 @@ def _decode(arguments: argparse.Namespace) -> dict[str, Any]:
     start = time.perf_counter()
     first = arguments.first
     pictures = codec.decompress_sequence(stream, first, arguments.frames)
+    count = len(header.keys) - first if arguments.frames is None else arguments.frames
+    pictures = _shown(pictures, "decode", count)
     frames = (video.Frame(image, film.time(first + n, header.rate)) for n, image in enumerate(pictures))
     like = video.Info(header.width, header.height, header.rate, False, 0, film.aspect, clock=film.clock)
     whole = not first and arguments.frames in (None, len(header.keys))

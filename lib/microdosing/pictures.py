@@ -88,8 +88,12 @@ def _some(study: Study, found: bytes, wanted: Sequence[int]) -> Iterator[np.ndar
         yield next(study.codec.decompress_sequence(found, number, 1)) if number in chosen else None
 
 
+def _first_step(study: Study) -> Study:
+    return study.but(video_steps=study.video_steps[:1])
+
+
 @measure(
-    "video_{}", clips_of, models=_video_models,
+    "video_{}", clips_of, models=_video_models, sample=lambda study, key: video(_first_step(study), key),
     decides=lambda study, key: study.sequence(key) | {"steps": study.video_steps, "group": study.settings.group,
                                                       "bits": BITS},
 )  # fmt: skip
@@ -117,7 +121,7 @@ def _group(study: Study, clip: str) -> int:
 
 
 @measure(
-    "parts_{}", clips_of, models=_video_models,
+    "parts_{}", clips_of, models=_video_models, sample=lambda study, key: parts(_first_step(study), key),
     decides=lambda study, key: study.sequence(key) | {"steps": study.video_steps, "count": _group(study, key),
                                                       "bits": BITS},
 )  # fmt: skip

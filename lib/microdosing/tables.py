@@ -79,8 +79,13 @@ def _stills(study: Study, count: int | None = None) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def _judged_first(study: Study) -> pd.DataFrame:
+    first = next(study.stills(study.settings.training_set))
+    return judged_stills(study.but(stills=lambda *_: [first]))
+
+
 @measure(
-    "judged_stills", models=(TEACHER,),
+    "judged_stills", models=(TEACHER,), sample=_judged_first,
     decides=lambda study: {"data": data.identity(study.photographs), "seen": data.seen(study.settings.training_set)},
 )  # fmt: skip
 def judged_stills(study: Study) -> pd.DataFrame:

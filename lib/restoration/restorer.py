@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +13,10 @@ import torch
 from torch import Tensor
 
 from lib.errors import UserError
-from lib.restoration import anneal, clipping, views
+from lib.restoration import blind, clipping, damage, views
 from lib.restoration.config import DataSet
-from lib.restoration.degradations import (
-    Masked,
-    Noisy,
-    Observation,
-    Quantisation,
-    compressed,
-    found_quantisation,
-    quantisation_of,
-)
+from lib.restoration.damage import Damage
+from lib.restoration.degradations import Noisy, Observation, Quantisation, found_quantisation, quantisation_of
 from lib.restoration.images import FACE_SIDE
 from lib.restoration.prior import NoiseFlow
 from lib.vision import images
@@ -32,14 +25,13 @@ from lib.vision.images import Picture
 SMALLEST = 8  # pixels: below this there is no structure to restore from
 LARGEST = 64 * 2**20  # pixels
 UNKNOWN = 8.0  # grey levels: how far a compressed image is off where nothing tells
-ROUNDING = 0.5 / 255  # what an 8-bit file is off, about
-
+QUIET = 1.5  # grey levels: what noise is found in an image that has none
 Progress = Callable[[int, int], None] | None
 Finish = Callable[[Tensor, Observation], Tensor] | None
 
-TILE, SEEN = 1536, 64
+TILE, SEEN, NEAR = 1536, 64, 32
 """Pixels of a tile and, a multiple of JPEG's blocks, of what it sees beyond its border: memory is that of a tile, and
-windows (`lib.restoration.views.WINDOW`) see no farther."""
+windows (`lib.restoration.views.WINDOW`) see no farther. `NEAR`: the same around single holes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,19 +43,31 @@ class Tile:
     within: tuple[slice, slice]
 
 
-def tiles_of(height: int, width: int) -> Iterator[Tile]:
-    """Tiles whose cores cover an image; an image that is hardly larger than `TILE` is one."""
+def tiles_of(height: int, width: int, core: int | None = None, seen: int = SEEN) -> Iterator[Tile]:
+    """Tiles whose cores, of ``core`` pixels (`TILE`), cover an image; an image that is hardly larger is one."""
+    core = core or TILE
 
     def parts(length: int) -> list[tuple[int, int]]:
-        starts = list(range(0, max(1, length - TILE // 4), TILE))
+        starts = list(range(0, max(1, length - core // 4), core))
         return list(zip(starts, [*starts[1:], length], strict=True))
 
     for top, bottom in parts(height):
         for left, right in parts(width):
-            rows = slice(max(0, top - SEEN), min(height, bottom + SEEN))
-            columns = slice(max(0, left - SEEN), min(width, right + SEEN))
+            rows = slice(max(0, top - seen), min(height, bottom + seen))
+            columns = slice(max(0, left - seen), min(width, right + seen))
             inner = slice(top - rows.start, bottom - rows.start), slice(left - columns.start, right - columns.start)
             yield Tile((slice(top, bottom), slice(left, right)), (rows, columns), inner)
+
+
+def _larger(place: tuple[slice, slice], factor: int) -> tuple[slice, ...]:
+    return tuple(slice(part.start * factor, part.stop * factor) for part in place)
+
+
+def _damaged(lost: np.ndarray) -> list[Tile] | None:
+    """Tiles of one window each around what is lost, where that takes fewer looks than the whole image; else None."""
+    tiles = [tile for tile in tiles_of(*lost.shape, views.WINDOW - 2 * NEAR, NEAR) if lost[tile.core].any()]
+    few = len(tiles) < views.window_count(*lost.shape)
+    return tiles if few and all(lost[tile.wide].mean() < 0.5 for tile in tiles) else None
 
 
 def _middle(length: int) -> slice:
@@ -116,24 +120,31 @@ class Restorer:
 
     def _restored(
         self, image: np.ndarray, seen: Callable[[Tile], Observation | None], finish: Finish = None,
-        progress: Progress = None,
+        progress: Progress = None, tiles: Iterable[Tile] | None = None, factor: int = 1, fast: bool = False,
+        sample: bool = False,
     ) -> np.ndarray:  # fmt: skip
         """``image`` tile by tile, so that memory is bounded by a tile, and the result.
 
         Args:
             seen: the observation of a tile; None: there is nothing to restore in it.
             finish: makes the tile's answer of the restored one and of its observation.
+            tiles: of the image. factor: how many times larger the sides become. fast, sample: see `damage.search`.
         """
-        result, tiles, done = image.copy(), list(tiles_of(*image.shape[:2])), 0
+        tiles, done = list(tiles_of(*image.shape[:2]) if tiles is None else tiles), 0
+        result = image.copy() if factor == 1 else image.repeat(factor, 0).repeat(factor, 1)
+        generator = torch.Generator().manual_seed(0) if sample else None
         for number, tile in enumerate(tiles):
             observation = seen(tile)
             if observation is None:
                 continue
-            with _counted(self.prior, observation, progress, done, len(tiles) - number) as calls:
-                x = anneal.restore(self.prior, observation).image
+            steps = damage.schedule(observation, fast, sample)
+            looks = (1 if fast else views.view_count(self.prior)) if steps is None else steps.steps
+            looks *= views.window_count(*observation.start.shape[2:])
+            with _counted(self.prior, looks, progress, done, len(tiles) - number) as calls:
+                x = damage.search(self.prior, observation, fast, generator)
             done += calls()
             pixels = self.pixels(x if finish is None else finish(x, observation), image[tile.wide])
-            result[tile.core] = pixels[tile.within]
+            result[_larger(tile.core, factor)] = pixels[_larger(tile.within, factor)]
         return result
 
     # ----------------------------------------------------------------------------------------------------------- tasks
@@ -146,19 +157,19 @@ class Restorer:
         level = clipping.true_level(likely, views.denoise(self.prior, x, likely))
         return 255 * min(level, self.prior.sigma_range[1])
 
-    def denoise(self, image: np.ndarray, sigma: float | None = None, progress: Progress = None) -> np.ndarray:
-        """White noise of ``sigma`` grey levels, clipped to 8 bits, removed; None estimates it with `noise_level`."""
+    def denoise(
+        self, image: np.ndarray, sigma: float | None = None, progress: Progress = None, fast: bool = False
+    ) -> np.ndarray:
+        """White noise of ``sigma`` grey levels, clipped to 8 bits, removed; None estimates it with `noise_level`.
+
+        Args:
+            fast: one look instead of the mean of several.
+        """
         sigma = self.noise_level(image) if sigma is None else sigma
         low, high = (255 * level for level in self.prior.sigma_range)
         if not low <= sigma <= high:
             raise UserError(f"sigma is {sigma:g}, this prior knows noise of {low:g} to {high:g} grey levels")
-        self.check(image)
-        return self._restored(
-            image,
-            lambda tile: Noisy(self.tensor(image[tile.wide]), sigma / 255),
-            lambda x, seen: clipping.unclip(x, seen.sigma),
-            progress,
-        )
+        return self.repair(image, Damage(sigma=sigma), progress=progress, fast=fast)
 
     def quantisation(self, image: np.ndarray) -> Quantisation | None:
         """Of the JPEG file that ``image`` was, where its pixels tell, else None."""
@@ -176,11 +187,15 @@ class Restorer:
         quantisation: Quantisation | None = None,
         progress: Progress = None,
         blend: float = 0.0,
+        sample: bool = False,
+        sigma: float = 0.0,
     ) -> np.ndarray:
         """JPEG artefacts removed.
 
         Args:
             quantisation: of the file; None: looked for in the pixels.
+            sample: draw what the clean image may have been, with its texture, instead of the mean of all such images.
+            sigma: noise in grey levels that the image had before it was compressed.
             blend: share of the file that is mixed back in, 0..1: less error is gained, and less texture lost.
         """
         self.check(image)
@@ -188,30 +203,79 @@ class Restorer:
 
         def seen(tile: Tile) -> Observation:
             x = self.tensor(image[tile.wide])
-            return Observation(x, UNKNOWN / 255) if quantisation is None else compressed(x, quantisation)
+            known = Damage(sigma, quantisation)
+            return Observation(x, UNKNOWN / 255) if quantisation is None else known.observe(x)
 
-        return self._restored(image, seen, lambda x, seen: torch.lerp(x, seen.y, blend), progress)
+        return self._restored(image, seen, lambda x, seen: torch.lerp(x, seen.y, blend), progress, sample=sample)
 
-    def inpaint(self, image: np.ndarray, mask: np.ndarray, progress: Progress = None) -> np.ndarray:
-        """Pixels where ``mask`` ``(H, W)`` is true are lost and filled; the others stay as they are.
+    def inpaint(
+        self, image: np.ndarray, mask: np.ndarray, progress: Progress = None, sigma: float = 0.0, fast: bool = False
+    ) -> np.ndarray:
+        """Pixels where ``mask`` ``(H, W)`` is true are lost and filled; the others stay, unless there is noise.
+
+        Args:
+            sigma: noise of what is known, in grey levels, which is removed. fast: a third of the steps.
 
         Raises:
             UserError: the mask has another size, or covers nothing or everything.
         """
         self.check(image)
         lost = check_mask(mask, image)
+        result = self.repair(image, Damage(sigma), lost, progress, fast)
+        return result if sigma else np.where(lost if image.ndim == 2 else lost[:, :, None], result, image)
+
+    def repair(
+        self, image: np.ndarray, known: Damage, lost: np.ndarray | None = None, progress: Progress = None,
+        fast: bool = False,
+    ) -> np.ndarray:  # fmt: skip
+        """Whatever is known of the damage undone at once; the result is ``known.factor`` times as large.
+
+        Args:
+            lost: booleans ``(H, W)``, where nothing of the image is left. fast: see `damage.search`.
+
+        Raises:
+            UserError: the result would be too large, or more is lost in one piece than can be filled.
+        """
+        self.check(image)
+        if image.shape[0] * image.shape[1] * known.factor**2 > LARGEST:
+            raise UserError(f"the result would have more than {LARGEST} pixels; give a smaller image or factor")
+        tiles, inpaints = None, lost is not None and known.kernel() is None
+        if known.kernel() is not None:
+            tiles = tiles_of(*image.shape[:2], TILE // (2 * known.factor), SEEN // known.factor)
+        elif inpaints and not known.sigma:
+            tiles = _damaged(lost)
 
         def seen(tile: Tile) -> Observation | None:
-            if not lost[tile.core].any():
+            if inpaints and not known.sigma and not lost[tile.core].any():
                 return None
-            if lost[tile.wide].all():
+            if lost is not None and lost[tile.wide].all():
                 raise UserError(f"more than {TILE} x {TILE} pixels are lost in one piece: nothing tells what was there")
-            x = self.tensor(image[tile.wide])
-            where = torch.from_numpy(lost[tile.wide])[None, None].to(x)
-            return Masked(x * (1 - where), ROUNDING, mask=where)
+            y = self.tensor(image[tile.wide])
+            return known.observe(y, None if lost is None else torch.from_numpy(lost[tile.wide])[None, None].to(y))
 
-        result = self._restored(image, seen, progress=progress)
-        return np.where(lost if image.ndim == 2 else lost[:, :, None], result, image)
+        def finish(x: Tensor, seen: Observation) -> Tensor:
+            return clipping.unclip(x, seen.sigma) if isinstance(seen, Noisy) else x
+
+        return self._restored(image, seen, finish, progress, tiles, known.factor, fast)
+
+    def assess(self, image: np.ndarray, quantisation: Quantisation | None = None, blur: str = "gaussian") -> Damage:
+        """What ``image`` itself tells of its damage: noise, the JPEG file that it was, how blurred it is.
+
+        Args:
+            quantisation: of the file, where it is known. blur: which of `damage.BLURS` is looked for.
+        """
+        self.check(image)
+        quantisation = self.quantisation(image) if quantisation is None else quantisation
+        sigma = self.noise_level(image)
+        sigma = 0.0 if sigma < QUIET else sigma
+        y = self.tensor(image[_middle(image.shape[0]), _middle(image.shape[1])])
+        width, angle = blind.moved(y) if blur == "motion" else (blind.blur_width(y, sigma), 0.0)
+        return Damage(sigma, quantisation, blur if width else None, width, angle)
+
+    def scratches(self, image: np.ndarray) -> np.ndarray:
+        """Booleans ``(H, W)``, where ``image`` has upright scratches."""
+        self.check(image)
+        return blind.scratches(self.tensor(image))[0, 0].bool().cpu().numpy()
 
 
 def load(preset: str = "laptop", *, model: DataSet = "photos", device: str = "cpu", seed: int = 0) -> Restorer:
@@ -228,12 +292,9 @@ def load(preset: str = "laptop", *, model: DataSet = "photos", device: str = "cp
 
 @contextlib.contextmanager
 def _counted(
-    prior: NoiseFlow, observation: Observation, progress: Progress, before: int, tiles: int
+    prior: NoiseFlow, expected: int, progress: Progress, before: int, tiles: int
 ) -> Iterator[Callable[[], int]]:
-    """Report each look of the prior at a window, of those that this tile and the others to come will take."""
-    schedule = anneal.schedule(observation)
-    steps = views.view_count(prior) if schedule is None else schedule.steps
-    expected = steps * views.window_count(*observation.y.shape[2:])
+    """Report each of the ``expected`` looks of the prior at a window, of this tile and of the others to come."""
     count = 0
 
     def look(*_: Any) -> None:

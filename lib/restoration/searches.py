@@ -76,7 +76,16 @@ def _decides(study: Study, *_: str) -> dict:
     }  # fmt: skip
 
 
-@measure("weights", models=(FLOW,), decides=_decides)
+def _first_weight(study: Study) -> pd.DataFrame:
+    """The rows of `weights` for its first space and lambda."""
+    count, stack = study.settings.map_images, images.small_images("cifar10", "train")
+    truth = stack[torch.linspace(0, len(stack) - 1, count).long()].float() / 255
+    seen, search = DEGRADATIONS[TUNED_ON](truth, evaluate.seed_of(3, 0)), (SPACES[0], WEIGHTS[0])
+    found = searched(study.models[FLOW], truth, seen, recipe(search[0], study.settings.map_steps, search[1]))
+    return found.assign(moves=search[0], weight=search[1])
+
+
+@measure("weights", models=(FLOW,), decides=_decides, sample=_first_weight)
 def weights(study: Study) -> pd.DataFrame:
     """lambda on training images, noise 25: one row a space, lambda and image."""
     count = study.settings.map_images

@@ -17,6 +17,7 @@ from lib.errors import UserError, explain_os_error
 from lib.files import write_atomically
 from lib.run.kernel import PeakMemory, Signals, kernel_environment
 from lib.run.names import DEFAULTS, figures_path, notebook_path, record_path, variant
+from lib.run.progress import Progress
 from lib.run.staging import staged_figures
 from lib.run.staleness import recipe
 
@@ -38,6 +39,12 @@ def _is_whole(notebook: Path) -> bool:
         return bool(json.loads(notebook.read_text(encoding="utf-8")))
     except ValueError:
         return False
+
+
+def _cells(chapter: str, passed: dict[str, Any]) -> int:
+    """Cells that are executed: those of the notebook, and the one that holds what is passed."""
+    text = (paths.NOTEBOOKS / f"{chapter}.ipynb").read_text(encoding="utf-8")
+    return len(json.loads(text)["cells"]) + bool(passed)
 
 
 def threads() -> int:
@@ -72,9 +79,15 @@ def execute(chapter: str, parameters: config.NotebookParameters, *, update: bool
     passed = {name: value for name, value in parameters if value != getattr(DEFAULTS, name)}
     before = recipe(chapter, parameters)
     print(f"{chapter} ({variant(parameters)}): executing", file=sys.stderr)
+    progress = Progress(output.stem, _cells(chapter, passed))
     start = time.monotonic()
     with staged_figures(chapter, target) as (staging, outcome), kernel_environment(staging, own_runs=not update):
-        with PeakMemory() as memory, Signals() as signals:
+        with PeakMemory() as memory, Signals() as signals, progress:
+
+            def before_cell(**told: Any) -> None:
+                signals.before_cell()
+                progress.before_cell(**told)
+
             try:
                 notebook = papermill.execute_notebook(
                     paths.NOTEBOOKS / f"{chapter}.ipynb",
@@ -84,7 +97,7 @@ def execute(chapter: str, parameters: config.NotebookParameters, *, update: bool
                     cwd=paths.NOTEBOOKS,
                     progress_bar=sys.stderr.isatty(),
                     stderr_file=sys.stderr,  # progress of training, and warnings
-                    on_cell_start=signals.before_cell,
+                    on_cell_start=before_cell,
                 )
             except (PapermillExecutionError, KeyboardInterrupt) as error:
                 reason = f"{error.ename}: {error.evalue}" if isinstance(error, PapermillExecutionError) else ""

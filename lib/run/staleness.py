@@ -52,8 +52,11 @@ def recipe(chapter: str, parameters: config.NotebookParameters) -> str:
     files = imported_files(text for kind, text in sources if kind == "code")
     package = config.chapter_package(chapter)
     modules = {file for file in (paths.ROOT / "lib" / package).rglob("*") if "__pycache__" not in file.parts}
-    files |= modules | set((paths.CHECKPOINTS / package).glob("*")) | {paths.PARAMETERS / f"{chapter}.yaml"}
+    files |= modules | {paths.PARAMETERS / f"{chapter}.yaml"}
     files |= imported_files(f"import lib.{package}.{file.stem}" for file in modules if file.suffix == ".py")
+    # weights and tables of the chapter, and of those whose code it calls (the introduction calls all of them)
+    packages = {package, *(file.parent.name for file in files if file.parent.parent == paths.ROOT / "lib")}
+    files |= {file for name in packages for file in (paths.CHECKPOINTS / name).glob("*")}
     files |= {paths.ROOT / name for name in RECIPE_FILES}
     total = hashlib.sha256(json.dumps([sources, config.canonical(parameters)]).encode())
     for file in sorted(files):

@@ -37,6 +37,7 @@ function returns pictures, uint8 ``(R, K, H, W, 3)``, and the accessor gives the
 
 from __future__ import annotations
 
+import copy
 import importlib
 import json
 from collections.abc import Callable, Iterable, Mapping
@@ -245,6 +246,17 @@ class Study:
         self.preset, self.seed, self.settings = preset, seed, self.models.settings
         self.recompute, self.ship = recompute, ship
         self.tables = Tables(self)
+
+    def but(self, **attributes: Any) -> Study:
+        """This study with some attributes replaced, for a sample: ``parts(study.but(steps=study.steps[:1]))``.
+
+        Models that were loaded are shared. Raises `AttributeError` for one that it does not have.
+        """
+        for name in attributes:
+            getattr(type(self), name)
+        other = copy.copy(self)
+        other.__class__ = type(type(self).__name__, (type(self),), attributes | {"__module__": type(self).__module__})
+        return other
 
     @property
     def runs(self) -> list[Provenance]:

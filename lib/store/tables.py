@@ -112,8 +112,7 @@ def get_table(
         CheckpointError: the matching stored table is damaged.
         UserError: it shall ship from a tree with uncommitted changes.
     """
-    asked = recipe.label in os.environ.get("GMMP_RECOMPUTE", "").split(",")  # by `lib.claims`, to measure a claim again
-    found, why = (None, "computing again, as asked") if recompute or asked else find_table(recipe)
+    found, why = (None, "computing again, as asked") if recompute else find_table(recipe)
     if found:
         path, source, data = found
         say(f"loading {describe(path, data)}")

@@ -31,6 +31,7 @@ from lib.store import provenance, weights
 from lib.store.files import RESTORE, dump, read_json
 from lib.store.fingerprint import Fingerprint, changed_homes, source
 from lib.store.measures import Measure, Study, measures_of
+from lib.store.models import NotTrained
 from lib.store.tables import from_rows, load_table
 from lib.training.registry import make_task, models
 from lib.training.sampling import VALIDATE, seed_all
@@ -63,6 +64,38 @@ class Record:
     @property
     def package(self) -> str:
         return self.name.partition(".")[0]
+
+
+class Unknown(UserError):
+    """No preset makes a record as it was."""
+
+
+class TooLong(UserError):
+    """A table takes longer than allowed and declares no sample."""
+
+
+@dataclass(frozen=True)
+class Again:
+    """A table of which ``rows``, all or the declared sample, were computed again; ``wrong``: where they differ."""
+
+    stored: pd.DataFrame
+    rows: pd.DataFrame
+    whole: bool
+    wrong: str
+    code: Fingerprint
+
+    @property
+    def what(self) -> str:
+        """``"all 4 rows"`` or ``"2 of 4 rows"``."""
+        return f"all {len(self.rows)} rows" if self.whole else f"{len(self.rows)} of {len(self.stored)} rows"
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """The table with these rows in the place of the stored ones."""
+        if self.whole:
+            return self.rows
+        others = self.stored.drop(index=self.rows.index, errors="ignore")
+        return pd.concat([self.rows, others]).sort_index(kind="stable")
 
 
 @dataclass
@@ -102,23 +135,21 @@ class Verifier:
     """Verifies records one by one.
 
     Args:
-        everything: also compute whole what takes long. stamp: renew what agrees; else only say.
-        again: also what is current.
+        everything: compute tables whole, however long that takes. stamp: renew what agrees; else only say.
+        longest: seconds that a table without a sample may have taken.
     """
 
-    def __init__(self, *, everything: bool = False, stamp: bool = True, again: bool = False) -> None:
+    def __init__(self, *, everything: bool = False, stamp: bool = True, longest: float = SHORT) -> None:
         if stamp:
             provenance.check_clean("restamped")
-        self.everything, self.stamp, self.again = everything, stamp, again
+        self.everything, self.stamp, self.longest = everything, stamp, longest
         self.commit = provenance.code_version()
         self._studies: dict[tuple[str, str], Study] = {}
 
     def __call__(self, record: Record) -> Outcome:
         start = time.perf_counter()
         try:
-            # what is loaded on the way is said on stderr: stdout holds the outcomes
-            with provenance.kept_random_states(), contextlib.redirect_stdout(sys.stderr):
-                outcome = self._table(record) if record.is_table else self._weights(record)
+            outcome = self._table(record) if record.is_table else self._weights(record)
         except UserError as error:
             outcome = self._outcome(record, "unavailable", " ".join(str(error).split()))
         outcome.seconds = round(time.perf_counter() - start, 1)
@@ -143,7 +174,7 @@ class Verifier:
 
     def _current(self, record: Record, now: Fingerprint) -> bool:
         code = record.data.get("code", {})
-        return code.get("fingerprint") == now.digest and not code.get("dirty") and not self.again
+        return code.get("fingerprint") == now.digest and not code.get("dirty")
 
     # -- weights
 
@@ -158,10 +189,11 @@ class Verifier:
         stored = record.data.get("metrics", {})
         if not stored:
             return self._finish(record, now, "its weights fit; nothing is measured of it", "")
-        task.setup_data(torch.device("cpu"))
-        part = task.reduce_validation() if not self.everything else ""
-        seed_all(task.seed, VALIDATE)
-        with torch.no_grad():
+        # what is loaded on the way is said on stderr: stdout holds the outcomes
+        with provenance.kept_random_states(), contextlib.redirect_stdout(sys.stderr), torch.no_grad():
+            task.setup_data(torch.device("cpu"))
+            part = task.reduce_validation() if not self.everything else ""
+            seed_all(task.seed, VALIDATE)
             found = {name: float(value) for name, value in task.validate().items()}
         far = [
             f"{name}: {found.get(name, float('nan')):.6g}, stored {value:.6g}"
@@ -184,29 +216,58 @@ class Verifier:
     # -- tables
 
     def _table(self, record: Record) -> Outcome:
-        found = self._measure(record)
-        if found is None:
-            return self._outcome(record, "unknown", "no preset measures it as it was: measure it anew, or retire it")
-        study, measure, key = found
-        name = record.name.partition(".")[2]
-        recipe = measure.recipe(study, name, key)
-        now = recipe.code()
-        if self._current(record, now):
-            return self._outcome(record, "current")
-        stored = load_table(record.path.with_suffix(".csv"), record.data)
-        seconds = float(record.data.get("seconds", 0.0))
-        if self.everything or (measure.sample is None and seconds < SHORT):
-            # what a function's rows are numbered by is not stored
-            what, compute = f"all {len(stored)} rows", lambda: measure.compute(study, key).reset_index(drop=True)
-        elif measure.sample is not None:
-            what, compute = "", lambda: measure.sample(study, *key)
-        else:
-            return self._outcome(record, "long", f"needs about {seconds / 60:.0f} minutes; run with --all")
-        again = compute()
-        what = what or f"{len(again)} of {len(stored)} rows"
-        return self._finish(record, now, what, compare(stored, again, measure))
+        try:
+            if self._current(record, self.code_of(record)):
+                return self._outcome(record, "current")
+            again = self.compute(record)
+        except Unknown as error:
+            return self._outcome(record, "unknown", str(error))
+        except TooLong as error:
+            return self._outcome(record, "long", f"{error}; run with --all")
+        return self._finish(record, again.code, again.what, again.wrong)
 
-    def _measure(self, record: Record) -> tuple[Study, Measure, tuple] | None:
+    def code_of(self, record: Record) -> Fingerprint:
+        """Fingerprint of the code that decides a table now. Raises `Unknown`."""
+        study, measure, key = self._measure(record)
+        return measure.recipe(study, record.name.partition(".")[2], key).code()
+
+    def takes(self, record: Record) -> float:
+        """Seconds that a table took if `compute` computes it whole; 0 if a sample.
+
+        Raises:
+            Unknown: no preset measures it. TooLong: it has no sample and took longer than allowed.
+            NotTrained: weights that it is measured with are not there.
+        """
+        study, measure, key = self._measure(record)
+        for model in measure.given(measure.models, study, key):
+            task = study.models.task(model)
+            if weights.find(task) is None:
+                raise NotTrained(task.name, study.preset, task.seed)
+        if measure.sample is not None and not self.everything:
+            return 0.0
+        seconds = float(record.data.get("seconds", 0.0))
+        if seconds >= self.longest and not self.everything:
+            raise TooLong(f"needs about {seconds / 60:.0f} minutes")
+        return seconds
+
+    def compute(self, record: Record) -> Again:
+        """Compute a table again: its sample where one is declared, else (and with ``everything``) all of it.
+
+        Raises:
+            Unknown, TooLong, NotTrained: see `takes`. UserError: data cannot be had, or the table is damaged.
+        """
+        self.takes(record)
+        study, measure, key = self._measure(record)
+        stored = load_table(record.path.with_suffix(".csv"), record.data)
+        whole = self.everything or measure.sample is None
+        # what is loaded on the way is said on stderr: stdout holds the outcomes
+        with provenance.kept_random_states(), contextlib.redirect_stdout(sys.stderr):
+            # what a function's rows are numbered by is not stored
+            rows = measure.compute(study, key).reset_index(drop=True) if whole else measure.sample(study, *key)
+        rows = (rows if rows.index.is_unique else rows.reset_index(drop=True)).rename(columns=str)  # as a file has them
+        return Again(stored, rows, whole, compare(stored, rows, measure), self.code_of(record))
+
+    def _measure(self, record: Record) -> tuple[Study, Measure, tuple]:
         """Study, measure and key that give this record's hash at some preset."""
         name = record.name.partition(".")[2]
         for preset in _presets(record.package):
@@ -215,7 +276,7 @@ class Verifier:
                 continue
             if name in study.tables.known and study.tables.recipe(name).key == record.data.get("config_hash"):
                 return study, *study.tables.entry(name)
-        return None
+        raise Unknown("no preset measures it as it was: measure it anew, or retire it")
 
     def _study(self, package: str, preset: str) -> Study | None:
         if (package, preset) not in self._studies:
@@ -232,8 +293,6 @@ def _presets(package: str) -> list[str]:
 
 def compare(stored: pd.DataFrame, again: pd.DataFrame, measure: Measure) -> str:
     """Where rows computed again differ from the stored ones at the same index; empty where they agree."""
-    again = again if again.index.is_unique else again.reset_index(drop=True)
-    again = again.rename(columns=str)  # as a file names them
     if list(again.columns) != list(stored.columns):
         return f"the columns are {', '.join(map(str, again.columns))}, stored {', '.join(map(str, stored.columns))}"
     if not set(again.index) <= set(stored.index):
