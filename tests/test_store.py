@@ -265,6 +265,16 @@ def test_a_table_that_differs(shipped, monkeypatch):
     assert "5 rows, stored 4" in compare(frame, pd.concat([frame, frame[:1]], ignore_index=True), measure)
 
 
+def test_pictures_beside_numbers_are_compared_by_their_pixels(shipped):
+    measure = measures.measures_of("toy")["scores"]
+    images = np.random.default_rng(0).integers(0, 200, (1, 2, 8, 8, 3)).astype(np.uint8)
+    frame, other = store.to_rows(images).assign(psnr=[30.0, 31.0]), images.copy()
+    other[0, 0, 0, 0] += 1  # as another processor rounds
+    assert compare(frame, store.to_rows(other).assign(psnr=[30.0, 31.0]), measure) == ""
+    far = store.to_rows(images + 9).assign(psnr=[30.0, 33.0])
+    assert compare(frame, far, measure) == "the pictures differ by 9.00 grey levels; psnr is 33.0 in row 1, stored 31.0"
+
+
 def test_nothing_is_stamped_from_uncommitted_changes(shipped, monkeypatch):
     monkeypatch.setattr(provenance, "code_version", lambda: {"commit": "1" * 40, "dirty": True})
     with pytest.raises(UserError, match="nothing is restamped from a tree with uncommitted changes"):

@@ -34,6 +34,7 @@ PARTS = ("every frame, teacher", "every frame, student", "motion, teacher", "mot
 @measure(
     "strips_{}", clips_of, models=lambda study, key: (*own_student(study, key), f"truth_{key}", "generic"),
     decides=lambda study, key: study.sequence(key) | {"bits": BITS, "part": PART},
+    tolerance=0.02,  # LPIPS of a part of one frame, between two processors
 )  # fmt: skip
 def strips(study: Study, key: str) -> pd.DataFrame:
     """The part of one frame with most detail by every decoder: rows of `lib.store.to_rows` and title, bpp, lpips."""
@@ -153,6 +154,7 @@ def parts(study: Study, key: str) -> pd.DataFrame:
 @measure(
     "video_strips_{}", clips_of, models=_video_models,
     decides=lambda study, key: study.sequence(key) | {"count": _group(study, key), "bits": BITS, "part": PART},
+    tolerance=0.02,  # LPIPS of a part of one frame, between two processors
 )  # fmt: skip
 def video_strips(study: Study, key: str) -> pd.DataFrame:
     """The last frame of the first group of pictures by every coder: as `strips`; bpp are those of the group, the

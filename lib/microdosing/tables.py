@@ -19,6 +19,8 @@ from lib.microdosing.student import MicroRN
 from lib.store import measure
 from lib.vision import metrics
 
+ROUNDING = 0.01
+"""Relative difference of LPIPS between two processors, at most: a few decoded pixels differ by a grey level."""
 VARIANTS = {
     "reference": "reference",
     "half_channels": "half the channels",
@@ -186,7 +188,7 @@ def judged(study: Study, key: str) -> pd.DataFrame:
 @measure(
     "rates_{}", clips_of, models=own_student,
     decides=lambda study, key: study.sequence(key) | {"every": study.every(key, 8), "steps": study.steps, "bits": BITS},
-    sample=lambda study, key: _rates(study, key, 1),
+    sample=lambda study, key: _rates(study, key, 1), tolerance=ROUNDING,
 )  # fmt: skip
 def rates(study: Study, key: str) -> pd.DataFrame:
     """`evaluate.rates` of teacher, student and conventional codecs for stills."""
@@ -227,7 +229,8 @@ def _changing(study: Study, clip: str) -> int:
 
 
 @measure("temporal_{}", clips_of, models=own_student,
-         decides=lambda study, key: study.sequence(key) | {"count": _changing(study, key), "bits": BITS})  # fmt: skip
+         decides=lambda study, key: study.sequence(key) | {"count": _changing(study, key), "bits": BITS},
+         tolerance=ROUNDING)  # fmt: skip
 def temporal(study: Study, key: str) -> pd.DataFrame:
     """`evaluate.temporal` of teacher, student and HEVC intra in as many bytes: column decoder, one row a frame."""
     count, codec = _changing(study, key), study.codec
@@ -301,7 +304,7 @@ def _cross_decides(study: Study) -> dict:
 
 
 @measure("cross", models=lambda study: (TEACHER, "generic", *(f"distilled_{clip}" for clip in study.clips)),
-         decides=_cross_decides)  # fmt: skip
+         decides=_cross_decides, tolerance=ROUNDING)  # fmt: skip
 def cross(study: Study) -> pd.DataFrame:
     """`evaluate.cross_sequences`: teacher, generic student and every sequence's own student on every sequence."""
     clips = {clip: study.frames(clip)[:: study.every(clip, 8)] for clip in study.clips}

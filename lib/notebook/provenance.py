@@ -20,9 +20,9 @@ def provenance_footer(
 ) -> Shown:
     """What this run used: code, versions, device, threads, preset, seed, data sets and checkpoints with their hashes.
 
-    ``data`` names sets of the catalog; ``checkpoints`` are what `lib.store.train_or_load` and
-    ``evaluate_or_load`` returned. Its cell carries the tag `VOLATILE`; where nbval compares it all the same, the text
-    is constant and the HTML is one line, ``<div class="provenance">…</div>``, which a sanitiser can replace.
+    ``data`` names sets of the catalog; ``checkpoints`` are the provenances of what a study loaded, trained or computed
+    (`lib.store.Study.runs`). Its cell carries the tag `VOLATILE`; where nbval compares it all the same, the text is
+    constant and the HTML is one line, ``<div class="provenance">…</div>``, which a sanitiser can replace.
     """
     import torch
 

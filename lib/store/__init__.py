@@ -18,7 +18,7 @@ _HOMES = {
     "models": ["Models", "NotTrained", "load_model", "load_task", "train_or_load"],
     "provenance": ["Provenance", "code_version", "device_name", "duration", "kept_random_states", "shown"],
     "report": ["folded"],
-    "tables": ["evaluate_or_load", "from_rows", "to_images", "to_rows"],
+    "tables": ["from_rows", "to_images", "to_rows"],
     "weights": ["find", "restore", "task_hash"],
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

@@ -134,17 +134,6 @@ def get_table(
     return read_table(path), Provenance(path, "computed", pd.DataFrame(), data)
 
 
-def evaluate_or_load(
-    name: str, config: Any, function: Callable[[], pd.DataFrame], *, package: str, recompute: bool = False,
-    ship: bool = False, device: str = "auto",
-) -> tuple[pd.DataFrame, Provenance]:  # fmt: skip
-    """`get_table` of something that is not declared with `lib.store.measure`; its code is that of ``function`` and of
-    what encloses it. Goes with the last chapter that uses it."""
-    root = fingerprint.full_name(function).split(".<locals>")[0]
-    recipe = Recipe(package, name, config, (root,))
-    return get_table(recipe, function, recompute=recompute, ship=ship, device=device)
-
-
 def describe(path: Path, data: Mapping[str, Any]) -> str:
     """``path (hash …, seconds on a device, date)``."""
     return (
