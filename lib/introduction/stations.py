@@ -82,8 +82,6 @@ def swapped(config: IntroductionConfig, shot: Shot, folder: Path) -> Result:
     table = pd.DataFrame(rows)
     number = estimate(table, column="after", groups=_parts(table["second"]))
     pictures = {"the shot": shot.frames, f"with {config.swap.identity}'s face": frames}
-    if shot.truth is not None:
-        pictures[f"{config.swap.identity} in the same shot (truth)"] = shot.truth
     quantity = f"likeness to {config.swap.identity} (cosine of face recogniser)"
     beside = (float(table["before"].mean()), "the shot as it was")
     kept = video.probe(out).audio == video.probe(shot.path).audio
