@@ -92,8 +92,8 @@ def swap(scene: Shot, result: Result) -> Figure:
 @declare_figure(
     "restoration",
     "Chapter 4. An old copy of {count} frames of the shot at half its size: grain (noise of {grain:g} grey levels), "
-    "blocks (JPEG, quality {quality}), scratches. Shown is the middle one, damaged and restored with one prior of "
-    "photographs, PSNR in dB; preset {weights}.",
+    "blocks (JPEG, quality {quality}), scratches, half the size once more (shown enlarged by cubic interpolation). The "
+    "middle one, damaged and restored with one prior of photographs, PSNR in dB; preset {weights}.",
 )
 def restoration(result: Result) -> Figure:
     """Damaged above, restored below, one column a damage; the clean copy last."""
@@ -107,7 +107,9 @@ def restoration(result: Result) -> Figure:
         images.append(result.pictures["clean"][middle] if end else None)
         scores.append(None)
     titles = [*DAMAGES, "clean"]
-    return image_grid(images, cols=4, row_titles=["damaged", "restored"], col_titles=titles, scores=scores, tile=1.35)
+    return image_grid(
+        images, cols=len(titles), row_titles=["damaged", "restored"], col_titles=titles, scores=scores, tile=1.35
+    )
 
 
 @declare_figure(
