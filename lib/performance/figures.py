@@ -53,6 +53,9 @@ def growth(rows: pd.DataFrame) -> tuple[Figure, Any]:
         ax.set(xscale="log", yscale="log", xlabel=unit)
         ax.legend(loc="upper left", fontsize=6.5)
     axes[0].set_ylabel("processor seconds")
+    frames = sorted(rows.loc[rows["unit"] == "frames", "amount"].unique())
+    axes[1].set_xticks(frames, [str(count) for count in frames])
+    axes[1].minorticks_off()
     low, high = zip(*(ax.get_ylim() for ax in axes), strict=True)
     for ax in axes:
         ax.set_ylim(min(low), 6 * max(high))  # room for the legend
