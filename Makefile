@@ -62,7 +62,7 @@ gpu: setup  ## try every model of preset full on this machine's GPU for ten minu
 	@$(BIN)/python -m lib.gpu --device "$(DEVICE)"
 
 data: setup  ## fetch the data that arrives in packages, of all chapters or CHAPTERS (figures does it as needed)
-	@$(BIN)/python data_scripts/fetch.py --chapters $(or $(CHAPTERS),01 02 03 04 05 06 07)
+	@$(BIN)/python data_scripts/fetch.py --chapters $(or $(CHAPTERS),01 02 03 04 05 06 07 A1)
 
 claim: setup  ## measure one claim again and compare: make claim ID=5.jpeg (WHOLE=1 where it takes long)
 	@$(BIN)/python -m lib.claims claim "$(ID)" $(if $(WHOLE),--whole)

@@ -245,9 +245,9 @@ def _make(chapter: str) -> str:
 
 def _commands(chapter: str, part: pd.DataFrame) -> str:
     """What measures a chapter's claims: its notebook, or the benchmarks that recorded them."""
-    if (paths.NOTEBOOKS / f"{chapter}.ipynb").is_file():
-        return _make(chapter)
     modules = sorted({name for name in part["notebook"] if name.startswith("benchmarks.")})
+    if not modules and (paths.NOTEBOOKS / f"{chapter}.ipynb").is_file():
+        return _make(chapter)
     return " · ".join(f"`python -m {name}`" for name in modules) or "–"
 
 

@@ -12,13 +12,11 @@ from matplotlib.figure import Figure
 
 from lib import plotting
 from lib.claims.intervals import Estimate
-from lib.introduction.scene import REACTIONS, SOUND_RATE, Shot
+from lib.introduction.scene import REACTIONS, SHOWN, SOUND_RATE, Shot
 from lib.introduction.stations import DAMAGES, Result
 from lib.plotting import COLOURS, MUTED, Diagram, declare_figure, declare_table, image_grid
 
 Drawn = tuple[Figure, Any]
-SHOWN = 6
-"""Frames of a strip."""
 STATIONS = {
     "swap": ("3", "face swapping", "comb"),
     "restoration": ("4", "restoration", "flow prior"),
@@ -56,7 +54,7 @@ def pipeline() -> Figure:
 @declare_figure("shot", "The shared scene: {what}; below, the sound that goes with it. Preset {preset}.")
 def shot(scene: Shot) -> Drawn:
     """Six frames, and the sound under them."""
-    chosen = scene.spread(SHOWN)
+    chosen = scene.shown
     sounding = len(scene.sound) > 0
     fig = plt.figure(figsize=plotting.size(2.0 if sounding else 1.2))
     grid = fig.add_gridspec(2 if sounding else 1, SHOWN, height_ratios=[1, 0.6] if sounding else [1])
@@ -83,17 +81,19 @@ def shot(scene: Shot) -> Drawn:
 )
 def swap(scene: Shot, result: Result) -> Figure:
     """A strip of frames for each: the shot, the swap, and the truth where it is known."""
-    chosen = scene.spread(SHOWN)
-    images = [frames[number] for frames in result.pictures.values() for number in chosen]
-    titles = [name.replace(" (truth)", "\n(truth)").replace(" in the", "\nin the") for name in result.pictures]
+    images = [frames[number] for frames in result.pictures.values() for number in scene.shown]
+    titles = list(result.pictures)
+    if scene.truth:
+        images += [scene.truth[number] for number in scene.shown]
+        titles.append("played by that\nperson (truth)")
     return image_grid(images, cols=SHOWN, row_titles=titles, gap=0.03)
 
 
 @declare_figure(
     "restoration",
     "Chapter 4. An old copy of {count} frames of the shot at half its size: grain (noise of {grain:g} grey levels), "
-    "blocks (JPEG, quality {quality}), scratches. Shown is the middle one, damaged and restored with one prior of "
-    "photographs, PSNR in dB; preset {weights}.",
+    "blocks (JPEG, quality {quality}), scratches, half the size once more (shown enlarged by cubic interpolation). The "
+    "middle one, damaged and restored with one prior of photographs, PSNR in dB; preset {weights}.",
 )
 def restoration(result: Result) -> Figure:
     """Damaged above, restored below, one column a damage; the clean copy last."""
@@ -107,7 +107,9 @@ def restoration(result: Result) -> Figure:
         images.append(result.pictures["clean"][middle] if end else None)
         scores.append(None)
     titles = [*DAMAGES, "clean"]
-    return image_grid(images, cols=4, row_titles=["damaged", "restored"], col_titles=titles, scores=scores, tile=1.35)
+    return image_grid(
+        images, cols=len(titles), row_titles=["damaged", "restored"], col_titles=titles, scores=scores, tile=1.35
+    )
 
 
 @declare_figure(

@@ -8,6 +8,7 @@ screen test, then the shot ─ render a face that reacts ─► viewer.mp4, and 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
 
@@ -23,11 +24,18 @@ SOUND_RATE = 16000
 """Samples a second of the generated sound."""
 REACTIONS = ("smile", "surprise")
 """What the viewer shows while watching, one after the other; neutral before, between and after."""
-SHOWN = 0.35
+SHOWN = 6
+"""Frames that a picture of the whole shot shows."""
+SHOWING = 0.35
 """Strength from which on an expression counts as shown."""
 _FORMANTS = ((1.0, 1.0), (3.9, 0.5), (8.1, 0.25), (20.0, 0.1))  # multiples of the voice's pitch, and their weights
 _PITCH = 130.0  # Hz
 _ROUNDING = 0.08  # of everything else that moves in the viewer's face
+
+
+def spread(frames: int, count: int) -> np.ndarray:
+    """Numbers of ``count`` of so many frames, evenly spread, the first and the last left out."""
+    return (np.arange(1, count + 1) * frames / (count + 1)).astype(int)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,14 +47,20 @@ class Shot:
         frames: uint8 ``(T, H, W, 3)``.
         rate: frames a second.
         sound: samples in -1..1 at `SOUND_RATE`; empty for a film of the reader's own, whose sound stays in its file.
-        truth: the same shot played by the person whose face is swapped in, where it was rendered, else None.
+        truth: of the frames `spread` over the shot for a picture, by number: the same played by the person whose face
+            is swapped in; empty for a film of the reader's own.
     """
 
     path: Path
     frames: np.ndarray
     rate: Fraction
     sound: np.ndarray
-    truth: np.ndarray | None
+    truth: Mapping[int, np.ndarray]
+
+    @property
+    def shown(self) -> np.ndarray:
+        """Numbers of the frames that a picture of the whole shot shows."""
+        return self.spread(SHOWN)
 
     @property
     def seconds(self) -> np.ndarray:
@@ -55,7 +69,7 @@ class Shot:
 
     def spread(self, count: int) -> np.ndarray:
         """Numbers of ``count`` frames, evenly spread, the first and the last left out."""
-        return (np.arange(1, count + 1) * len(self.frames) / (count + 1)).astype(int)
+        return spread(len(self.frames), count)
 
 
 def background(seed: int, side: int = 256) -> np.ndarray:
@@ -124,11 +138,13 @@ def shot(config: IntroductionConfig, folder: Path) -> Shot:
     count = round(config.seconds * config.rate)
     performance = actors.performance(config.take, count, config.rate)
     wall = background(config.take, config.side)
-    played = [_played(name, performance, wall) for name in (config.actor, config.swap.identity)]
+    played = _played(config.actor, performance, wall)
+    chosen = spread(count, SHOWN).tolist()
+    truth = _played(config.swap.identity, [performance[number] for number in chosen], wall)
     opening = np.array([min(1.0, 2 * expression.get("jawOpen", 0.0)) for expression, _ in performance])
     sound, path = voice(opening, config.rate), folder / "shot.mp4"
-    write(path, played[0], Fraction(config.rate), sound)
-    return Shot(path, played[0], Fraction(config.rate), sound, played[1])
+    write(path, played, Fraction(config.rate), sound)
+    return Shot(path, played, Fraction(config.rate), sound, dict(zip(chosen, truth, strict=True)))
 
 
 def _played(name: str, performance: list, wall: np.ndarray) -> np.ndarray:
@@ -154,7 +170,7 @@ def _own(path: Path, config: IntroductionConfig, folder: Path) -> Shot:
     cut = folder / "shot.mp4"
     folder.mkdir(parents=True, exist_ok=True)
     video.write(cut, found, about.rate)
-    return Shot(cut, found, about.rate, np.zeros(0), None)
+    return Shot(cut, found, about.rate, np.zeros(0), {})
 
 
 def _smaller(frame: np.ndarray, side: int) -> np.ndarray:
@@ -202,7 +218,7 @@ def viewer(config: ViewerConfig, seconds: float, folder: Path) -> Viewer:
         close = dataclasses.replace(pose, scale=1.3)
         frames.append(actors.render(who, weights, close, light, size=config.side, background=config.seed).image)
     strengths = np.array([0.0 if name == "neutral" else strength for name, strength in shown])
-    names = np.array([name if strength >= SHOWN else "neutral" for name, strength in shown])
+    names = np.array([name if strength >= SHOWING else "neutral" for name, strength in shown])
     when = np.concatenate([(np.arange(len(test)) - len(test)) / config.rate, watching])
     path, pictures = folder / "viewer.mp4", np.stack(frames)
     folder.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pandas as pd
 import torch
@@ -25,13 +26,14 @@ from lib.faces.measures import embedding, identity_similarity
 from lib.introduction.config import IntroductionConfig
 from lib.introduction.scene import Shot, Viewer
 from lib.microdosing import baselines
+from lib.restoration.damage import Damage
 from lib.vision import video
 from lib.vision.codecs import jpeg_encode, pillow_decode
 
 PART = 0.5
 """Seconds of the shot that an interval draws together."""
-DAMAGES = ("grain", "blocks", "scratches")
-"""What the old copy suffers from, each on a copy of its own."""
+DAMAGES = ("grain", "blocks", "scratches", "half size")
+"""What an old copy suffers from, each on a copy of its own; the last one is half as large again."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,8 +84,6 @@ def swapped(config: IntroductionConfig, shot: Shot, folder: Path) -> Result:
     table = pd.DataFrame(rows)
     number = estimate(table, column="after", groups=_parts(table["second"]))
     pictures = {"the shot": shot.frames, f"with {config.swap.identity}'s face": frames}
-    if shot.truth is not None:
-        pictures[f"{config.swap.identity} in the same shot (truth)"] = shot.truth
     quantity = f"likeness to {config.swap.identity} (cosine of face recogniser)"
     beside = (float(table["before"].mean()), "the shot as it was")
     kept = video.probe(out).audio == video.probe(shot.path).audio
@@ -103,13 +103,12 @@ def aged(config: IntroductionConfig, shot: Shot) -> tuple[np.ndarray, dict[str, 
     """An old copy of a few frames, at half the size.
 
     Returns:
-        What was copied, uint8 ``(K, H/2, W/2, 3)``; the copies of `DAMAGES`, of the same shape; and where the film is
-        scratched, bool ``(K, H/2, W/2)``.
+        What was copied, uint8 ``(K, H/2, W/2, 3)``; the copies of `DAMAGES`, of the same shape (that of half the size
+        enlarged by cubic interpolation); and where the film is scratched, bool ``(K, H/2, W/2)``.
     """
     chosen = shot.frames[shot.spread(config.restoration.frames)]
-    height, width = (side // 2 for side in chosen.shape[1:3])
-    blocks = chosen[:, : 2 * height, : 2 * width].reshape(len(chosen), height, 2, width, 2, 3)
-    clean = blocks.mean((2, 4)).round().astype(np.uint8)
+    height, width = (side // 4 * 2 for side in chosen.shape[1:3])  # even, so that it can be halved once more
+    clean = _halved(chosen[:, : 2 * height, : 2 * width])
     rng = np.random.default_rng((config.take, 0x01D))
     noise = rng.normal(0, config.restoration.grain, clean.shape)
     scratched = np.zeros(clean.shape[:3], bool)
@@ -124,8 +123,20 @@ def aged(config: IntroductionConfig, shot: Shot) -> tuple[np.ndarray, dict[str, 
         "grain": (clean + noise).round().clip(0, 255).astype(np.uint8),
         "blocks": np.stack([pillow_decode(jpeg_encode(each, config.restoration.quality)) for each in clean]),
         "scratches": np.where(scratched[..., None], 255, clean).astype(np.uint8),
+        "half size": np.stack([_enlarged(_halved(each), each.shape) for each in clean]),
     }
     return clean, copies, scratched
+
+
+def _halved(images: np.ndarray) -> np.ndarray:
+    """Half the sides: the mean of each 2x2 block of uint8 ``(..., H, W, 3)``, even sides."""
+    *many, height, width, channels = images.shape
+    blocks = images.reshape(*many, height // 2, 2, width // 2, 2, channels)
+    return blocks.mean((-4, -2)).round().astype(np.uint8)
+
+
+def _enlarged(image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    return cv2.resize(image, shape[1::-1], interpolation=cv2.INTER_CUBIC)
 
 
 def restored(config: IntroductionConfig, shot: Shot) -> Result:
@@ -141,8 +152,10 @@ def restored(config: IntroductionConfig, shot: Shot) -> Result:
                 found = restorer.denoise(copy, config.restoration.grain)
             elif name == "blocks":
                 found = restorer.deblock(copy)
-            else:
+            elif name == "scratches":
                 found = restorer.inpaint(copy, scratched[index])
+            else:
+                found = restorer.repair(_halved(truth), Damage(factor=2, down="block"))
             pictures[name].append(copy)
             pictures[f"{name}, restored"].append(found)
             rows.append({"frame": index, "damage": name, "before": psnr(copy, truth), "after": psnr(found, truth)})
