@@ -20,6 +20,8 @@ from lib.restoration.restorer import Progress, Restorer, read_image
 from lib.vision import images, video
 from lib.vision.write import Output, image_bytes
 
+GRAIN, SOFT = 4.0, 0.6
+"""Noise in grey levels and blur in pixels that old film has at least: weaker ones do not show under a JPEG file."""
 TASKS = ("denoise", "deblock", "inpaint", "upscale", "deblur", "film", "auto")
 
 
@@ -70,11 +72,11 @@ def plan(
     simple = {"denoise": _denoise, "deblock": _deblock, "inpaint": _inpaint}
     if wanted.task in simple:
         return simple[wanted.task](restorer, wanted, image, quantisation, lost)
-    known, estimated = _settled(restorer, wanted, image, quantisation)
+    finds = lost is None and wanted.task == "film"
+    shown = restorer.scratches(image) if finds else lost
+    known, estimated = _settled(restorer, wanted, image, quantisation, shown)
     assumed = known.told() | {"estimated": estimated}
     if wanted.task == "film":
-        finds = lost is None
-        shown = restorer.scratches(image) if finds else lost
         assumed |= {"scratched": round(float(shown.mean()), 5), "scratches_found": finds}
 
         def run(frame: np.ndarray, progress: Progress) -> np.ndarray:
@@ -87,14 +89,24 @@ def plan(
     return Plan(lambda frame, progress: restorer.repair(frame, known, None, progress, wanted.fast), assumed)
 
 
+def as_film(found: Damage) -> Damage:
+    """What was found, and at least what old film has."""
+    soft = (
+        found if found.blur == "motion" else dataclasses.replace(found, blur="gaussian", width=max(found.width, SOFT))
+    )
+    return dataclasses.replace(soft, sigma=max(found.sigma, GRAIN))
+
+
 def _settled(
-    restorer: Restorer, wanted: Wanted, image: np.ndarray, quantisation: Quantisation | None
+    restorer: Restorer, wanted: Wanted, image: np.ndarray, quantisation: Quantisation | None, lost: np.ndarray | None
 ) -> tuple[Damage, list[str]]:
     """The damage to be undone, and which of its parts are estimates."""
     blind = wanted.task in ("film", "auto")
     seeks = blind or (wanted.task == "deblur" and wanted.width is None)
     blur = wanted.blur or "gaussian"
-    found = restorer.assess(image, quantisation, blur) if seeks else Damage()
+    found = restorer.assess(image, quantisation, blur, lost) if seeks else Damage()
+    if wanted.task == "film":
+        found = as_film(found)
     quantisation = restorer.quantisation(image) if quantisation is None else quantisation
     estimated = ["sigma"] if blind and wanted.sigma is None else []
     sigma = wanted.sigma if wanted.sigma is not None else (found.sigma if blind else 0.0)

@@ -16,7 +16,7 @@ from lib.errors import UserError
 from lib.restoration import blind, clipping, damage, views
 from lib.restoration.config import DataSet
 from lib.restoration.damage import Damage
-from lib.restoration.degradations import Noisy, Observation, Quantisation, found_quantisation, quantisation_of
+from lib.restoration.degradations import Noisy, Observation, Quantisation, fill, found_quantisation, quantisation_of
 from lib.restoration.images import FACE_SIDE
 from lib.restoration.prior import NoiseFlow
 from lib.vision import images
@@ -258,14 +258,20 @@ class Restorer:
 
         return self._restored(image, seen, finish, progress, tiles, known.factor, fast)
 
-    def assess(self, image: np.ndarray, quantisation: Quantisation | None = None, blur: str = "gaussian") -> Damage:
+    def assess(
+        self, image: np.ndarray, quantisation: Quantisation | None = None, blur: str = "gaussian",
+        lost: np.ndarray | None = None,
+    ) -> Damage:  # fmt: skip
         """What ``image`` itself tells of its damage: noise, the JPEG file that it was, how blurred it is.
 
         Args:
             quantisation: of the file, where it is known. blur: which of `damage.BLURS` is looked for.
+            lost: booleans ``(H, W)``, pixels that tell nothing.
         """
         self.check(image)
         quantisation = self.quantisation(image) if quantisation is None else quantisation
+        if lost is not None and lost.any():  # the edges of a scratch are sharp
+            image = self.pixels(fill(self.tensor(image), torch.from_numpy(lost)[None, None].float()), image)
         sigma = self.noise_level(image)
         sigma = 0.0 if sigma < QUIET else sigma
         y = self.tensor(image[_middle(image.shape[0]), _middle(image.shape[1])])

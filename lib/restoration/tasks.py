@@ -5,7 +5,6 @@ Measured on the middles of the Kodak photographs that the prior has never seen, 
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable
 
@@ -18,6 +17,7 @@ from lib.restoration import blind, evaluate, operators
 from lib.restoration.cases import OURS, Study
 from lib.restoration.damage import Damage, schedule, search
 from lib.restoration.operators import Filtered, enlarged
+from lib.restoration.pipeline import Wanted, plan
 from lib.restoration.restorer import Restorer
 from lib.restoration.standard import photographs
 from lib.store import measure, to_images
@@ -104,10 +104,10 @@ def _rivals(task: str) -> dict[str, Callable[[Filtered], Tensor]]:
 def blindly(tool: Restorer, seen: Filtered, motion: bool) -> Tensor:
     """As `lib.restoration.pipeline` restores ``seen.y`` where nobody says what happened to it but its size."""
     image = tool.pixels(seen.y, np.empty((0, 0, 3)))
-    known = dataclasses.replace(tool.assess(image, blur="motion" if motion else "gaussian"), factor=seen.factor)
-    marks = tool.scratches(image) if seen.mask is not None else None
-    lost = marks if marks is not None and marks.any() else None
-    return tool.tensor(tool.repair(image, known, lost))
+    blur = "motion" if motion else None
+    wanted = Wanted("deblur", NOISE, blur=blur) if seen.mask is None else Wanted("film")
+    made = plan(tool, wanted, image)
+    return tool.tensor(made.run(image, None))
 
 
 def _decides(study: Study) -> dict:
@@ -120,6 +120,8 @@ def _task_rows(study: Study, key: str, count: int) -> pd.DataFrame:
     methods = {OURS: lambda seen: search(prior, seen), **_rivals(task)}
     if not task.startswith("upscale"):
         methods[f"{OURS}, blind"] = lambda seen: blindly(tool, seen, task.startswith("motion"))
+    if task == "old film":  # the input of the comparison has them filled already
+        methods["bicubic, as it is"] = lambda seen: enlarged(seen.y, seen.factor)
     wrapped = {name: (lambda seen, truth, g, method=method: method(seen)) for name, method in methods.items()}
     return evaluate.compare(photographs(study)[:count], TASKS[task], wrapped, 1, study.lpips()).assign(task=task)
 
