@@ -20,6 +20,7 @@ from lib.restoration import blind, damage, degradations, operators, restorer, vi
 from lib.restoration.damage import Damage
 from lib.restoration.degradations import Compressed, Masked, Noisy, Observation
 from lib.restoration.operators import Filtered
+from lib.restoration.pipeline import assess
 from lib.restoration.restorer import Restorer
 from lib.vision import video
 
@@ -170,9 +171,9 @@ def test_scratches_are_found_and_nothing_else():
 def test_assessment_of_a_file(small):
     clean = picture(texture(128, 128))
     blurred = picture(operators.filtered(texture(128, 128), operators.gaussian(2.0)).y)
-    assert small.assess(clean).width < 1 < 1.5 < small.assess(blurred).width
+    assert assess(small, clean).width < 1 < 1.5 < assess(small, blurred).width
     file, quantisation = degradations.decode_jpeg(degradations.encode_jpeg(clean, 20))
-    assert np.array_equal(small.assess(file).quantisation.luminance, quantisation.luminance)
+    assert np.array_equal(assess(small, file).quantisation.luminance, quantisation.luminance)
 
 
 # ---------------------------------------------------------------------------------------------------------- damage

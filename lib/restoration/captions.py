@@ -83,8 +83,8 @@ extensions = _table(
 tasks = _table(
     "tasks",
     "Enlarging, blur, old film, {count} Kodak photographs, {side}-pixel middles: means, gain over the input (bicubic "
-    "where the image grows) with its 95 % interval over images, seconds of one core; blind: nothing is told but the task; stored, preset "
-    "{preset}.",
+    "where the image grows) with its 95 % interval over images, seconds of one core; blind: nothing is told but the "
+    "task; stored, preset {preset}.",
 )
 estimates = _table(
     "estimates",
