@@ -8,6 +8,7 @@ import json
 from fractions import Fraction
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
@@ -16,7 +17,7 @@ from test_restoration import draw, psnr, smooth, tiny
 
 from lib.errors import UserError
 from lib.restoration import __main__ as command
-from lib.restoration import blind, damage, degradations, operators, restorer, views
+from lib.restoration import blind, damage, degradations, operators, restorer, tasks, views
 from lib.restoration.damage import Damage
 from lib.restoration.degradations import Compressed, Masked, Noisy, Observation
 from lib.restoration.operators import Filtered
@@ -379,3 +380,36 @@ def test_errors_are_one_line(run, tmp_path, arguments, message):
 def test_fast_schedules_are_shorter():
     observation = Damage(factor=2).observe(smooth(1))
     assert damage.schedule(observation, fast=True).steps < damage.schedule(observation).steps
+
+
+# ---------------------------------------------------------------------------------------------------------- measurements
+
+
+@pytest.mark.parametrize("name", tasks.TASKS)
+def test_every_task_has_rivals_that_help(name):
+    truth = texture(64, 64)
+    seen = tasks.TASKS[name](truth, draw())
+    assert tasks.KEYS[list(tasks.TASKS).index(name)].replace("_", "").isalnum() or "." in name
+    for title, rival in tasks._rivals(name).items():
+        found = rival(seen)
+        assert found.shape == truth.shape and psnr(found, truth) > psnr(seen.start, truth), title
+
+
+def test_gains_are_over_the_input_of_the_same_image():
+    rows = pd.DataFrame(
+        {
+            "task": "a",
+            "method": ["input", "ours"] * 2,
+            "image": [1, 1, 2, 2],
+            "psnr": [20.0, 22, 30, 31],
+            "seconds": 1.0,
+        }
+    )
+
+    class Kept:
+        def kept(self, *names):
+            return [rows]
+
+    found = tasks.side_by_side(Kept()).set_index("method")
+    assert found.loc["ours", "gain (dB)"] == pytest.approx(1.5) and found.loc["input", "gain (dB)"] == 0
+    assert found.loc["ours", "± (dB)"] == pytest.approx(1.96 * 0.5) and (found["n"] == 2).all()

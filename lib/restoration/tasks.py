@@ -29,6 +29,7 @@ WIDTHS = (0.0, 1.0, 1.6, 2.4)  # Gaussian blurs that are estimated
 MOTIONS = ((9.0, 30.0), (15.0, 120.0))  # width and angle of movements that are estimated
 ESTIMATED = 20  # photographs of `estimates`
 FRAMES, STEP, GRAIN = 6, 1.5, 15.0  # of the clip: pixels that it moves a frame, noise in grey levels
+TV, WIENER = 0.4, 0.02  # weights of two rivals, the best on training photographs
 CLIP_SIDE, FILM_SIZE = 96, (384, 512)  # pixels
 TASKS: dict[str, Callable[[Tensor, torch.Generator], Filtered]] = {
     "upscale 2": lambda x, _: operators.filtered(x, operators.bicubic(2), 2),
@@ -63,7 +64,7 @@ def total_variation(seen: Filtered) -> Tensor:
     wide = seen if seen.is_mirrored else seen.surrounded()
     x = wide.start
     for sigma in schedule(seen).levels():
-        image = denoise_tv_chambolle(x[0].permute(1, 2, 0).double().numpy(), weight=sigma, channel_axis=2)
+        image = denoise_tv_chambolle(x[0].permute(1, 2, 0).double().numpy(), weight=TV * sigma, channel_axis=2)
         x = wide.pull(torch.from_numpy(image).permute(2, 0, 1)[None].to(x), sigma)
     return wide.inner(x)
 
@@ -76,10 +77,10 @@ def richardson_lucy(seen: Filtered) -> Tensor:
 
 
 def wiener(seen: Filtered) -> Tensor:
-    """Wiener filter with a Laplacian prior whose weight is found from the image (Orieux et al. 2010), scikit-image."""
-    from skimage.restoration import unsupervised_wiener
+    """Wiener filter with a Laplacian prior, scikit-image, on the mirrored image."""
+    from skimage.restoration import wiener as one
 
-    return _mirrored(seen, lambda plane, kernel: unsupervised_wiener(plane, kernel, clip=False, rng=0)[0])
+    return _mirrored(seen, lambda plane, kernel: one(plane, kernel, WIENER, clip=False))
 
 
 def _mirrored(seen: Filtered, function: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Tensor:
