@@ -382,7 +382,7 @@ def test_fast_schedules_are_shorter():
     assert damage.schedule(observation, fast=True).steps < damage.schedule(observation).steps
 
 
-# ---------------------------------------------------------------------------------------------------------- measurements
+# --------------------------------------------------------------------------------------------------------- measurements
 
 
 @pytest.mark.parametrize("name", tasks.TASKS)
