@@ -28,6 +28,7 @@ from lib.progress import bar
 from lib.restoration.damage import BLURS
 from lib.restoration.operators import DOWN, FACTORS
 from lib.restoration.pipeline import TASKS, Wanted, is_film, plan, restore_film, restore_folder
+from lib.vision.images import SUFFIXES
 from lib.vision.video import check_suffix
 from lib.vision.write import Output, image_bytes, image_format, told
 
@@ -42,6 +43,8 @@ _OF = {
     "angle": ("deblur", "film", "auto"),
 }
 """Tasks that an option belongs to."""
+
+_STILLS = set(SUFFIXES) - {".gif"}
 
 
 def _arguments() -> argparse.Namespace:
@@ -96,6 +99,8 @@ def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> No
         parser.error(f"--blend is {arguments.blend:g}, it must lie in [0, 1]")
     if arguments.task == "upscale" and arguments.factor == 1:
         parser.error("--factor 1 belongs to --task film; upscale makes an image 2 or 4 times larger")
+    if is_film(arguments.output) and arguments.input.suffix.lower() in _STILLS:
+        parser.error(f"{arguments.output.name} is a film and {arguments.input.name} a picture; write it to a .png file")
     if arguments.angle is not None and (arguments.blur != "motion" or arguments.width is None):
         parser.error("--angle belongs to --blur motion with a --width")
 

@@ -22,6 +22,7 @@ FORMATS = {
         ),
         ".1f",
     ),
+    **dict.fromkeys(("gain (dB)", "± (dB)", "median found", "median error", "flicker"), ".2f"),
     "M parameters": ".3f",
     "seconds": ".2f",
     "detail": ".0f",
@@ -78,6 +79,22 @@ extensions = _table(
     "extensions",
     "Mixtures and half the size, {title}: means; three of the 20 are among those the prior has seen; stored, preset "
     "{preset}.",
+)
+tasks = _table(
+    "tasks",
+    "Enlarging, blur, old film, {count} Kodak photographs, {side}-pixel middles: means, gain over the input (bicubic "
+    "where the image grows) with its 95 % interval over images, seconds of one core; blind: nothing is told but the "
+    "task; stored, preset {preset}.",
+)
+estimates = _table(
+    "estimates",
+    "What the image itself tells of its damage, Kodak photographs, {side}-pixel middles: median estimate and median "
+    "absolute error over images, in pixels, degrees or per cent; noise in grey levels; stored, preset {preset}.",
+)
+flicker = _table(
+    "flicker",
+    "A clip of {frames} frames that moves across a photograph, with noise of {grain} grey levels: PSNR (dB), rms error "
+    "of the change from frame to frame (grey levels), seconds of one core a frame; stored, preset {preset}.",
 )
 noisy_faces = _table(
     "noisy_faces",

@@ -84,8 +84,8 @@ class Damage:
         """What is assumed, for people and for JSON."""
         found: dict[str, Any] = {"sigma": round(self.sigma, 2), "jpeg": self.quantisation is not None}
         if self.blur:
-            found |= {"blur": self.blur, "width": round(self.width, 2)}
-            found |= {"angle": round(self.angle, 1)} if self.blur == "motion" else {}
+            found |= {"blur": self.blur, "blur_width": round(self.width, 2)}
+            found |= {"blur_angle": round(self.angle, 1)} if self.blur == "motion" else {}
         if self.factor > 1:
             found |= {"factor": self.factor, "made_smaller_by": self.down}
         return found
@@ -104,6 +104,8 @@ def schedule(observation: Observation, fast: bool = False, sample: bool = False)
         found: Schedule | None = Schedule(max(first, level), max(1.0, 0.6 * level), 10, momentum=0.6)
     else:
         found = anneal.schedule(observation)
+    if found is None and sample:  # as for a JPEG file whose cells are known
+        found = Schedule(1.2 * 255 * observation.sigma, 0.3 * 255 * observation.sigma, 8)
     if found is None:
         return None
     steps = max(4, found.steps // 3) if fast else found.steps
@@ -119,9 +121,13 @@ def search(
         fast: one view instead of all where one step does, else a third of the steps.
         generator: draws a sample of what the clean image may have been, instead of its likeliest mean.
     """
+    oblique = isinstance(observation, Filtered) and not observation.is_mirrored
+    observation = observation.surrounded() if oblique else observation
     found = schedule(observation, fast, generator is not None)
     if found is not None:
-        return anneal.anneal(prior, observation, found, generator=generator, renew=float(generator is not None)).image
+        renew = float(generator is not None)
+        image = anneal.anneal(prior, observation, found, generator=generator, renew=renew).image
+        return observation.inner(image) if oblique else image
     if fast:
         return views.denoise(prior, observation.y, observation.sigma)
     return anneal.restore(prior, observation).image

@@ -350,3 +350,23 @@ def whole(truth: Tensor, pictures: Sequence[Tensor]) -> Figure:
         scores=scores,
         tile=1.6,
     )
+
+
+@declare_figure(
+    "old_film",
+    "A frame of {name} as old film (soft, half the size, grain, scratches, JPEG), restored by `--task film`, which is "
+    "told nothing but that, and the truth; below, a part of each; stored pictures, preset {preset}.",
+)
+def old_film(pictures: np.ndarray, truth: Tensor) -> Figure:
+    """Before and after ``(2, H, W, 3)`` beside the truth ``(1, 3, H, W)``; PSNR of each."""
+    shown = [*(torch.from_numpy(picture.copy()).permute(2, 0, 1)[None] / 255 for picture in pictures), truth]
+    scores = [*(f"{_psnr(truth, picture):.1f} dB" for picture in shown[:2]), ""]
+    height, width = (side // 3 for side in truth.shape[2:])
+    parts = [picture[0, :, height : 2 * height, width : 2 * width] for picture in shown]
+    return plotting.image_grid(
+        [*(picture[0] for picture in shown), *parts],
+        rows=2,
+        col_titles=["old film", "restored", "truth"],
+        scores=[*scores, "", "", ""],
+        tile=2.3,
+    )

@@ -8,14 +8,14 @@ that of the small image: S K K^T S^T is diagonal, whatever the factor (Zhao et a
     argmin |S K x' - y|^2 / (2 sigma^2) + |x' - x|^2 / (2 s^2)
         = x + s^2 K^T S^T (sigma^2 + s^2 S K K^T S^T)^-1 (y - S K x)
 
-which is exact where the kernel is its own mirror image in rows and columns. An oblique line is not: there the step is
-exact away from the border, and still rests exactly where S K x = y.
+which is exact where the kernel is its own mirror image in rows and columns. An oblique line is not. There, the image is
+given surroundings of which nothing is known (`Filtered.surrounded`), and beyond them it starts again at the other end.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +28,9 @@ from lib.vision.metrics import round8
 FACTORS = (1, 2, 4)
 ROUNDING = 0.29 / 255
 """Standard deviation of the rounding to 8 bits."""
+
+_ROUNDS, _FIT = 12, 1 / 255
+"""Of expectation maximisation over unknown surroundings, and how well these fit at best (on training photographs)."""
 
 # ------------------------------------------------------------------------------------------------------------- kernels
 
@@ -97,11 +100,14 @@ class Filtered(Observation):
         factor: of the sides, one of `FACTORS`.
         mask: ``(N, 1, H / factor, W / factor)``, 1 where y tells nothing; None: nowhere. There the data step takes
             what the image itself says, which is the step of expectation maximisation.
+        margin: pixels of y at each border that are unknown surroundings; with them the plane is periodic, and not
+            mirrored.
     """
 
     kernel: Tensor = None
     factor: int = 1
     mask: Tensor | None = None
+    margin: int = 0
 
     def __post_init__(self) -> None:
         if self.factor not in FACTORS or any((side - self.factor) % 2 for side in self.kernel.shape):
@@ -109,32 +115,72 @@ class Filtered(Observation):
 
     @property
     def start(self) -> Tensor:
-        return enlarged(self.y if self.mask is None else fill(self.y, self.mask), self.factor)
+        known = self.mask is None or self.margin
+        return enlarged(self.y if known else fill(self.y, self.mask), self.factor)
+
+    @property
+    def is_mirrored(self) -> bool:
+        """Whether the kernel is its own mirror image in rows and in columns."""
+        return torch.allclose(self.kernel, self.kernel.flip(0)) and torch.allclose(self.kernel, self.kernel.flip(1))
+
+    def surrounded(self) -> Filtered:
+        """The same image with unknown surroundings, as wide as the kernel reaches: the data step is exact on them."""
+        margin = max(self.kernel.shape) // (2 * self.factor) + 4
+        wide = (margin,) * 4
+        y = self.y if self.mask is None else fill(self.y, self.mask)
+        y = F.pad(y, wide, mode="reflect" if margin < min(y.shape[2:]) else "replicate")
+        mask = torch.zeros_like(self.y[:, :1]) if self.mask is None else self.mask
+        sigma = max(self.sigma, _FIT)
+        return replace(self, y=y, sigma=sigma, mask=F.pad(mask, wide, value=1.0), margin=margin)
+
+    def inner(self, x: Tensor) -> Tensor:
+        """``x`` without the surroundings."""
+        height, width = (side * self.factor for side in self.y.shape[2:])
+        edge = self.margin * self.factor
+        return x[:, :, edge : height - edge, edge : width - edge]
 
     def energy(self, x: Tensor) -> Tensor:
-        return self._missing(x).square().flatten(1).sum(1) / (2 * self.sigma**2)
+        return (self._known * (self.y - self.filtered(x))).square().flatten(1).sum(1) / (2 * self.sigma**2)
 
     def pull(self, x: Tensor, s: float) -> Tensor:
-        spectrum = self._spectrum(x)
-        size, (height, width) = self.factor, (2 * side for side in self.y.shape[2:])
+        explained = self.filtered(x)
+        missing = self._known * (self.y - explained)
+        found = self._step(missing, s, x)
+        for _ in range(_ROUNDS if self.margin else 0):  # what is unknown says what the image itself says there
+            found = self._step(missing + (1 - self._known) * (self.filtered(x + found) - explained), s, x)
+        return x + found
+
+    def _step(self, missing: Tensor, s: float, like: Tensor) -> Tensor:
+        """The change that explains what is missing best."""
+        spectrum = self._spectrum(like)
+        size, (height, width) = self.factor, self._torus(self.y)
         power = spectrum.abs().square().reshape(size, height, size, width).mean((0, 2))
-        wanted = torch.fft.fft2(_mirrored(self._missing(x))) * (s**2 / (self.sigma**2 + s**2 * power))
+        wanted = torch.fft.fft2(self._whole(missing)) * (s**2 / (self.sigma**2 + s**2 * power))
         change = torch.fft.ifft2(spectrum * wanted.tile(size, size)).real
-        return x + change[:, :, : x.shape[2], : x.shape[3]]
+        return change[:, :, : like.shape[2], : like.shape[3]]
 
     def filtered(self, x: Tensor) -> Tensor:
         """S K x of ``x (N, C, H, W)``."""
-        whole = torch.fft.ifft2(torch.fft.fft2(_mirrored(x)) * self._spectrum(x).conj()).real
+        whole = torch.fft.ifft2(torch.fft.fft2(self._whole(x)) * self._spectrum(x).conj()).real
         return whole[:, :, : x.shape[2] : self.factor, : x.shape[3] : self.factor]
 
-    def _missing(self, x: Tensor) -> Tensor:
-        """What x does not explain of y."""
-        missing = self.y - self.filtered(x)
-        return missing if self.mask is None else (1 - self.mask) * missing
+    @property
+    def _known(self) -> Tensor | float:
+        return 1.0 if self.mask is None else 1 - self.mask
+
+    def _torus(self, x: Tensor) -> list[int]:
+        return [side if self.margin else 2 * side for side in x.shape[2:]]
+
+    def _whole(self, x: Tensor) -> Tensor:
+        """``x`` on the torus: beside its mirror images, unless it has surroundings."""
+        if self.margin:
+            return x
+        x = torch.cat([x, x.flip(2)], 2)
+        return torch.cat([x, x.flip(3)], 3)
 
     def _spectrum(self, x: Tensor) -> Tensor:
-        """Of the kernel on the torus of the mirrored image: its middle lies on the middle of a small pixel."""
-        sizes = [2 * side for side in x.shape[2:]]
+        """Of the kernel on the torus: its middle lies on the middle of a small pixel."""
+        sizes = self._torus(x)
         whole = x.new_zeros(sizes)
         rows, columns = (
             (torch.arange(length, device=x.device) - (length - self.factor) // 2) % size
@@ -142,12 +188,6 @@ class Filtered(Observation):
         )
         whole.index_put_((rows[:, None], columns[None]), self.kernel.to(x), accumulate=True)
         return torch.fft.fft2(whole)
-
-
-def _mirrored(x: Tensor) -> Tensor:
-    """Twice as high and wide, its mirror images beside it."""
-    x = torch.cat([x, x.flip(2)], 2)
-    return torch.cat([x, x.flip(3)], 3)
 
 
 def enlarged(y: Tensor, factor: int) -> Tensor:

@@ -12,14 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from lib.errors import UserError
+from lib.restoration import blind
 from lib.restoration.damage import Damage
-from lib.restoration.degradations import Quantisation
-from lib.restoration.restorer import Progress, Restorer, read_image
+from lib.restoration.degradations import Quantisation, fill
+from lib.restoration.restorer import Progress, Restorer, middle, read_image
 from lib.vision import images, video
 from lib.vision.write import Output, image_bytes
 
+QUIET = 1.5  # grey levels: what noise is found in an image that has none
+GRAIN, SOFT = 4.0, 0.6
+"""Noise in grey levels and blur in pixels that old film has at least: weaker ones do not show under a JPEG file."""
 TASKS = ("denoise", "deblock", "inpaint", "upscale", "deblur", "film", "auto")
 
 
@@ -70,15 +75,15 @@ def plan(
     simple = {"denoise": _denoise, "deblock": _deblock, "inpaint": _inpaint}
     if wanted.task in simple:
         return simple[wanted.task](restorer, wanted, image, quantisation, lost)
-    known, estimated = _settled(restorer, wanted, image, quantisation)
+    finds = lost is None and wanted.task == "film"
+    shown = scratches(restorer, image) if finds else lost
+    known, estimated = _settled(restorer, wanted, image, quantisation, shown)
     assumed = known.told() | {"estimated": estimated}
     if wanted.task == "film":
-        finds = lost is None
-        shown = restorer.scratches(image) if finds else lost
         assumed |= {"scratched": round(float(shown.mean()), 5), "scratches_found": finds}
 
         def run(frame: np.ndarray, progress: Progress) -> np.ndarray:
-            marks = restorer.scratches(frame) if finds else lost
+            marks = scratches(restorer, frame) if finds else lost
             return restorer.repair(frame, known, marks if marks.any() else None, progress, wanted.fast)
 
         return Plan(run, assumed)
@@ -87,14 +92,51 @@ def plan(
     return Plan(lambda frame, progress: restorer.repair(frame, known, None, progress, wanted.fast), assumed)
 
 
+def assess(
+    restorer: Restorer, image: np.ndarray, quantisation: Quantisation | None = None, blur: str = "gaussian",
+    lost: np.ndarray | None = None,
+) -> Damage:  # fmt: skip
+    """What ``image`` itself tells of its damage: noise, the JPEG file that it was, how blurred it is.
+
+    Args:
+        quantisation: of the file, where it is known. blur: which of `damage.BLURS` is looked for.
+        lost: booleans ``(H, W)``, pixels that tell nothing.
+    """
+    restorer.check(image)
+    quantisation = restorer.quantisation(image) if quantisation is None else quantisation
+    if lost is not None and lost.any():  # the edges of a scratch are sharp
+        image = restorer.pixels(fill(restorer.tensor(image), torch.from_numpy(lost)[None, None].float()), image)
+    sigma = restorer.noise_level(image)
+    sigma = 0.0 if sigma < QUIET else sigma
+    y = restorer.tensor(image[middle(image.shape[0]), middle(image.shape[1])])
+    width, angle = blind.moved(y) if blur == "motion" else (blind.blur_width(y, sigma), 0.0)
+    return Damage(sigma, quantisation, blur if width else None, width, angle)
+
+
+def scratches(restorer: Restorer, image: np.ndarray) -> np.ndarray:
+    """Booleans ``(H, W)``, where ``image`` has upright scratches."""
+    restorer.check(image)
+    return blind.scratches(restorer.tensor(image))[0, 0].bool().cpu().numpy()
+
+
+def as_film(found: Damage) -> Damage:
+    """What was found, and at least what old film has."""
+    soft = (
+        found if found.blur == "motion" else dataclasses.replace(found, blur="gaussian", width=max(found.width, SOFT))
+    )
+    return dataclasses.replace(soft, sigma=max(found.sigma, GRAIN))
+
+
 def _settled(
-    restorer: Restorer, wanted: Wanted, image: np.ndarray, quantisation: Quantisation | None
+    restorer: Restorer, wanted: Wanted, image: np.ndarray, quantisation: Quantisation | None, lost: np.ndarray | None
 ) -> tuple[Damage, list[str]]:
     """The damage to be undone, and which of its parts are estimates."""
     blind = wanted.task in ("film", "auto")
     seeks = blind or (wanted.task == "deblur" and wanted.width is None)
     blur = wanted.blur or "gaussian"
-    found = restorer.assess(image, quantisation, blur) if seeks else Damage()
+    found = assess(restorer, image, quantisation, blur, lost) if seeks else Damage()
+    if wanted.task == "film":
+        found = as_film(found)
     quantisation = restorer.quantisation(image) if quantisation is None else quantisation
     estimated = ["sigma"] if blind and wanted.sigma is None else []
     sigma = wanted.sigma if wanted.sigma is not None else (found.sigma if blind else 0.0)

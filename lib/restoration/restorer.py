@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lib.errors import UserError
-from lib.restoration import blind, clipping, damage, views
+from lib.restoration import clipping, damage, views
 from lib.restoration.config import DataSet
 from lib.restoration.damage import Damage
 from lib.restoration.degradations import Noisy, Observation, Quantisation, found_quantisation, quantisation_of
@@ -25,7 +25,6 @@ from lib.vision.images import Picture
 SMALLEST = 8  # pixels: below this there is no structure to restore from
 LARGEST = 64 * 2**20  # pixels
 UNKNOWN = 8.0  # grey levels: how far a compressed image is off where nothing tells
-QUIET = 1.5  # grey levels: what noise is found in an image that has none
 Progress = Callable[[int, int], None] | None
 Finish = Callable[[Tensor, Observation], Tensor] | None
 
@@ -70,7 +69,7 @@ def _damaged(lost: np.ndarray) -> list[Tile] | None:
     return tiles if few and all(lost[tile.wide].mean() < 0.5 for tile in tiles) else None
 
 
-def _middle(length: int) -> slice:
+def middle(length: int) -> slice:
     """The middle `TILE` of so many rows or columns."""
     start = max(0, length - TILE) // 2 // 16 * 16  # on the grid of JPEG's blocks
     return slice(start, start + TILE)
@@ -96,7 +95,7 @@ class Restorer:
 
     def tensor(self, image: np.ndarray) -> Tensor:
         """``(1, C, H, W)`` in [0, 1], C that of the prior, of an image or a part of one."""
-        return self._file_planes(image).to(self.device).expand(-1, self.prior.channels, -1, -1)
+        return _file_planes(image).to(self.device).expand(-1, self.prior.channels, -1, -1)
 
     def check(self, image: np.ndarray) -> None:
         """Raises `UserError` for what is not uint8 of a shape that this prior can restore."""
@@ -152,7 +151,7 @@ class Restorer:
     def noise_level(self, image: np.ndarray) -> float:
         """The noise level, in grey levels, at which ``image`` is most likely under the prior, before it was clipped."""
         self.check(image)
-        x = self.tensor(image[_middle(image.shape[0]), _middle(image.shape[1])])
+        x = self.tensor(image[middle(image.shape[0]), middle(image.shape[1])])
         likely = views.noise_level(self.prior, views.padded(x, self.prior.multiple))
         level = clipping.true_level(likely, views.denoise(self.prior, x, likely))
         return 255 * min(level, self.prior.sigma_range[1])
@@ -174,12 +173,7 @@ class Restorer:
     def quantisation(self, image: np.ndarray) -> Quantisation | None:
         """Of the JPEG file that ``image`` was, where its pixels tell, else None."""
         check_pixels(image)
-        return found_quantisation(self._file_planes(image[_middle(image.shape[0]), _middle(image.shape[1])]))
-
-    @staticmethod
-    def _file_planes(image: np.ndarray) -> Tensor:
-        """``(1, 1 or 3, H, W)``: a grey image has one plane in a file, whatever the prior has."""
-        return torch.from_numpy(np.array(image)).view(*image.shape[:2], -1).permute(2, 0, 1)[None].float() / 255
+        return found_quantisation(_file_planes(image[middle(image.shape[0]), middle(image.shape[1])]))
 
     def deblock(
         self,
@@ -258,25 +252,6 @@ class Restorer:
 
         return self._restored(image, seen, finish, progress, tiles, known.factor, fast)
 
-    def assess(self, image: np.ndarray, quantisation: Quantisation | None = None, blur: str = "gaussian") -> Damage:
-        """What ``image`` itself tells of its damage: noise, the JPEG file that it was, how blurred it is.
-
-        Args:
-            quantisation: of the file, where it is known. blur: which of `damage.BLURS` is looked for.
-        """
-        self.check(image)
-        quantisation = self.quantisation(image) if quantisation is None else quantisation
-        sigma = self.noise_level(image)
-        sigma = 0.0 if sigma < QUIET else sigma
-        y = self.tensor(image[_middle(image.shape[0]), _middle(image.shape[1])])
-        width, angle = blind.moved(y) if blur == "motion" else (blind.blur_width(y, sigma), 0.0)
-        return Damage(sigma, quantisation, blur if width else None, width, angle)
-
-    def scratches(self, image: np.ndarray) -> np.ndarray:
-        """Booleans ``(H, W)``, where ``image`` has upright scratches."""
-        self.check(image)
-        return blind.scratches(self.tensor(image))[0, 0].bool().cpu().numpy()
-
 
 def load(preset: str = "laptop", *, model: DataSet = "photos", device: str = "cpu", seed: int = 0) -> Restorer:
     """The restorer that ships for ``preset``: its prior is the one of the data set ``model``, and serves every
@@ -288,6 +263,11 @@ def load(preset: str = "laptop", *, model: DataSet = "photos", device: str = "cp
     from lib.store import load_model
 
     return Restorer(load_model("restoration", model, preset, seed=seed), model, device)
+
+
+def _file_planes(image: np.ndarray) -> Tensor:
+    """``(1, 1 or 3, H, W)``: a grey image has one plane in a file, whatever the prior has."""
+    return torch.from_numpy(np.array(image)).view(*image.shape[:2], -1).permute(2, 0, 1)[None].float() / 255
 
 
 @contextlib.contextmanager

@@ -8,10 +8,10 @@ python -m lib.restoration.study --preset laptop --only map --ship   # some of it
 from __future__ import annotations
 
 from lib import store
-from lib.restoration import searches, standard, tables
+from lib.restoration import searches, standard, tables, tasks
 from lib.restoration.cases import Study
 
-__all__ = ["Study", "searches", "standard", "tables"]
+__all__ = ["Study", "searches", "standard", "tables", "tasks"]
 
 if __name__ == "__main__":
     store.study_command("restoration")
