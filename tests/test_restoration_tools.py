@@ -89,7 +89,7 @@ def test_tiles_without_damage_are_skipped_and_lost_ones_refused(small, monkeypat
 @pytest.fixture
 def run(small, monkeypatch, tmp_path, call):
     """``run("restore", …)`` is the command with a tiny prior: (exit code, stdout, stderr)."""
-    monkeypatch.setattr(restorer, "load", lambda preset, data_set, device: Restorer(small.prior, data_set))
+    monkeypatch.setattr(restorer, "load", lambda preset, *, model, device: Restorer(small.prior, model))
     monkeypatch.chdir(tmp_path)
     Image.fromarray(picture()).save("in.png")
     Image.fromarray(np.eye(24, 32, dtype=np.uint8) * 255).save("mask.png")
