@@ -453,7 +453,7 @@ def test_the_tasks_and_their_presets(cache):
     assert config.load("03_face_swapping", "laptop").comb.side == 128
     assert config.load("03_face_swapping", "full").comb.side == 1024
     assert config.load("03_face_swapping", "full").comb.widths == FULL_WIDTHS
-    assert {"faces.comb", "faces.wide", "faces.late"} <= set(training.models())
+    assert {"faces.comb", "faces.tuned", "faces.late"} <= set(training.models())
     tasks = {name: training.make_task(f"faces.{name}", "smoke") for name in ("comb", "direct", "pair_1", "twin_0")}
     assert tasks["direct"].config.growth == (0, 0, 0, 1)
     assert tasks["twin_0"].model.shared == 0 and len(tasks["twin_0"].names) == 2

@@ -144,8 +144,8 @@ def test_temporal_error_is_nothing_for_the_truth_and_one_for_a_still_picture():
 @pytest.fixture
 def task(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "cache", lambda: tmp_path)
-    changes = {"frames": 4, "wide.train.steps": 8, "wide.train.checkpoint_every": 4, "wide.eyes": [20, 5]}
-    return training.make_task("faces.wide", "smoke", overrides=changes)
+    changes = {"frames": 4, "tuned.train.steps": 8, "tuned.train.checkpoint_every": 4, "tuned.eyes": [20, 5]}
+    return training.make_task("faces.tuned", "smoke", overrides=changes)
 
 
 def test_eyes_and_mouth_weigh_more_and_less_so_with_time(task):

@@ -79,7 +79,7 @@ class ChapterConfig(Config):
         "grid10", description="set of real people; not embedded. rendered: two rendered stand-ins, for tests"
     )
     comb: CombConfig
-    wide: WeightedConfig
+    tuned: WeightedConfig
     real_share: float = Field(1.0, gt=0, le=1, description="steps for the real people, as a share of the comb's")
     pair_share: float = Field(0.25, gt=0, le=1, description="the same of a 2-way network: each person as often")
     direct_share: float = Field(

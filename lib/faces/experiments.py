@@ -238,6 +238,21 @@ class WeightedTask(CombTask):
         return found
 
 
+class TunedTask(WeightedTask):
+    """The trained comb, trained on at full size with weights on eyes and mouth: growing makes a face, this a
+    performance."""
+
+    needs = ("comb",)
+
+    def data_identity(self) -> dict[str, str]:
+        return super().data_identity() | {"comb": weights.task_hash(comb(self.chapter, self.seed))}
+
+    def initialise(self, batch: tuple[Tensor, Tensor, Tensor]) -> None:
+        """Everything of the comb, the pictures of its levels, too."""
+        whole = trained_comb(self.chapter, self.seed)
+        self.load_state_dict(whole.state_dict())
+
+
 class LateTask(CombTask):
     """Somebody is added to the trained comb: only the new branch learns, and only it is stored.
 
@@ -259,11 +274,7 @@ class LateTask(CombTask):
 
     def _comb(self) -> Comb:
         """The trained comb; its shared layers become this network's."""
-        whole = comb(self.chapter, self.seed)
-        found = weights.find(whole)
-        if found is None:
-            raise UserError("somebody can only be added to a trained comb; train faces.comb first")
-        weights.restore(whole, *found, torch.device("cpu"))
+        whole = trained_comb(self.chapter, self.seed)
         for part in ("encoder", "trunk"):
             getattr(self.model, part).load_state_dict(getattr(whole.model, part).state_dict())
         return whole.model
@@ -319,10 +330,10 @@ def comb(chapter: ChapterConfig, seed: int) -> CombTask:
     return CombTask("faces.comb", chapter.comb, chapter, chapter.people, False, seed)
 
 
-@task("wide")
-def wide(chapter: ChapterConfig, seed: int) -> CombTask:
-    """The same with twice the width and weights on eyes and mouth, trained long."""
-    return WeightedTask("faces.wide", chapter.wide, chapter, chapter.people, False, seed)
+@task("tuned", needs=("comb",))
+def tuned(chapter: ChapterConfig, seed: int) -> CombTask:
+    """The comb, trained on for long with weights on eyes and mouth: what swaps."""
+    return TunedTask("faces.tuned", chapter.tuned, chapter, chapter.people, False, seed)
 
 
 @task("real")
@@ -330,8 +341,8 @@ def real(chapter: ChapterConfig, seed: int) -> CombTask:
     """The real people, with weights on eyes and mouth."""
     short = _shortened(chapter.comb, chapter.real_share)
     fields = {name: getattr(short, name) for name in CombConfig.model_fields}
-    fields["train"] = short.train.model_copy(update={"precision": chapter.wide.train.precision})
-    config = WeightedConfig(**fields, **{part: getattr(chapter.wide, part) for part in WEIGHED})
+    fields["train"] = short.train.model_copy(update={"precision": chapter.tuned.train.precision})
+    config = WeightedConfig(**fields, **{part: getattr(chapter.tuned, part) for part in WEIGHED})
     return WeightedTask("faces.real", config, chapter, people.real_names(chapter.real), True, seed)
 
 
@@ -340,6 +351,20 @@ def direct(chapter: ChapterConfig, seed: int) -> CombTask:
     """All rendered people without growing, for as long a time."""
     config = _shortened(chapter.comb, chapter.direct_share, growth=_not_grown(chapter.comb))
     return CombTask("faces.direct", config, chapter, chapter.people, False, seed)
+
+
+def trained_comb(chapter: ChapterConfig, seed: int) -> CombTask:
+    """The comb with its trained weights.
+
+    Raises:
+        UserError: it is not trained yet.
+    """
+    task = comb(chapter, seed)
+    found = weights.find(task)
+    if found is None:
+        raise UserError("this training goes on from a trained comb; train faces.comb first")
+    weights.restore(task, *found, torch.device("cpu"))
+    return task
 
 
 def couple(chapter: ChapterConfig, key: str) -> tuple[str, ...]:
