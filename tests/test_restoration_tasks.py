@@ -289,7 +289,7 @@ def test_noise_of_what_is_known_is_removed_beside_holes(small):
 @pytest.fixture
 def run(small, monkeypatch, tmp_path, call):
     """``run("restore", …)`` is the command with a tiny prior: (exit code, stdout, stderr)."""
-    monkeypatch.setattr(restorer, "load", lambda preset, data_set, device: Restorer(small.prior, data_set))
+    monkeypatch.setattr(restorer, "load", lambda preset, *, model, device: Restorer(small.prior, model))
     monkeypatch.chdir(tmp_path)
     Image.fromarray(picture(operators.filtered(texture(48, 64), operators.gaussian(2.0)).y)).save("in.png")
     Image.fromarray(np.eye(48, 64, dtype=np.uint8) * 255).save("mask.png")
