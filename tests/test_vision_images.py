@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from lib.errors import UserError
-from lib.vision import images
+from lib.vision import images, pages
 from lib.vision.write import image_bytes
 
 
@@ -221,18 +221,18 @@ def test_one_of_several_pages_can_be_asked_for(tmp_path, name):
     frames = [Image.fromarray(np.full((12, 16, 3), 60 * k, np.uint8)) for k in range(3)]
     frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
     for number in (1, 2, 3):
-        found = images.read(tmp_path / name, page=number).pixels
+        found = pages.read(tmp_path / name, number).pixels
         assert found.shape[:2] == (12, 16) and abs(int(found.mean()) - 60 * (number - 1)) <= 1
     for number in (0, 4, -1):
         with pytest.raises(UserError, match="pictures 1 to 3"):
-            images.read(tmp_path / name, page=number)
+            pages.read(tmp_path / name, number)
 
 
 def test_pages_of_a_file_with_one_picture(tmp_path):
     path = saved(tmp_path / "one.png", photo())
-    np.testing.assert_array_equal(images.read(path, page=1).pixels, photo())
+    np.testing.assert_array_equal(pages.read(path, 1).pixels, photo())
     with pytest.raises(UserError, match="one picture"):
-        images.read(path, page=2)
+        pages.read(path, 2)
 
 
 def hostile(path: Path, kind: str) -> Path:

@@ -56,11 +56,11 @@ def squared_error(one: np.ndarray, other: np.ndarray) -> float:
 def _encode(arguments: argparse.Namespace) -> dict[str, Any]:
     from lib.compression import load
     from lib.compression.bitstream import MAX_PIXELS, check_size
-    from lib.vision import images
+    from lib.vision import pages
     from lib.vision.write import Output, told
 
     out = Output(arguments.output, arguments.input)
-    picture = images.read(arguments.input, most=MAX_PIXELS, page=arguments.page)
+    picture = pages.read(arguments.input, arguments.page, most=MAX_PIXELS)
     image = picture.pixels
     check_size(image.shape[1], image.shape[0])
     codec = load(arguments.preset, device=arguments.device)

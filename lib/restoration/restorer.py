@@ -19,7 +19,7 @@ from lib.restoration.damage import Damage
 from lib.restoration.degradations import Noisy, Observation, Quantisation, found_quantisation, quantisation_of
 from lib.restoration.images import FACE_SIDE
 from lib.restoration.prior import NoiseFlow
-from lib.vision import images
+from lib.vision import pages
 from lib.vision.images import Picture
 
 SMALLEST = 8  # pixels: below this there is no structure to restore from
@@ -352,6 +352,6 @@ def read_image(path: Path, shown: bool = True, page: int | None = None) -> Pictu
         known = picture.format in ("JPEG", "MPO") and picture.mode in ("L", "RGB")
         return quantisation_of(picture) if known else None
 
-    picture = images.read(path, shown=shown, most=LARGEST, inspect=quantisation, page=page)
+    picture = pages.read(path, page, shown=shown, most=LARGEST, inspect=quantisation)
     check_pixels(picture.pixels)
     return picture

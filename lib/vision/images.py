@@ -5,7 +5,7 @@
 Read: PNG, JPEG (a camera's MPO, too), TIFF, WebP, AVIF, HEIC, JPEG 2000, GIF, BMP, PPM and PGM with 8 bits a channel
 and one picture in the file. EXIF orientation is applied, an ICC profile is applied (or handed on where the caller keeps
 it), CMYK becomes RGB; gAMA chunks are ignored, as most viewers do. Refused: more than 8 bits, HDR, transparency,
-several frames or pages unless one is named, and whatever a decoder cannot make sense of.
+several frames or pages, and whatever a decoder cannot make sense of.
 """
 
 from __future__ import annotations
@@ -72,9 +72,8 @@ def turned(pixels: np.ndarray, orientation: int, back: bool = False) -> np.ndarr
 
 
 def read(
-    path: Path, *, shown: bool = True, most: int = MOST_PIXELS, inspect: Callable[[Any], Any] | None = None,
-    page: int | None = None,
-) -> Picture:  # fmt: skip
+    path: Path, *, shown: bool = True, most: int = MOST_PIXELS, inspect: Callable[[Any], Any] | None = None
+) -> Picture:
     """A picture file.
 
     Args:
@@ -82,7 +81,6 @@ def read(
         shown: upright and in sRGB; else as stored, with ``orientation`` and ``profile`` of the file.
         most: pixels.
         inspect: given the open Pillow image; its result is ``detail``.
-        page: which picture of a file with several, from 1; None refuses such files.
 
     Raises:
         UserError: missing, no picture, damaged, too large, more than 8 bits a channel, transparent, several frames.
@@ -95,7 +93,7 @@ def read(
     try:
         with warnings.catch_warnings(), _quiet(kind):
             warnings.simplefilter("ignore")
-            return _decoded(path, data, kind, shown, most, inspect, page)
+            return _decoded(path, data, kind, shown, most, inspect)
     except UserError:
         raise
     except MemoryError:
@@ -232,13 +230,14 @@ def _is_hdr(data: bytes) -> bool:
 # ---------------------------------------------------------------------------------------------------------- the decoder
 
 
-def _decoded(
-    path: Path, data: bytes, kind: str, shown: bool, most: int, inspect: Callable | None, page: int | None
-) -> Picture:
+def _decoded(path: Path, data: bytes, kind: str, shown: bool, most: int, inspect: Callable | None) -> Picture:
     from PIL import Image
 
     with Image.open(io.BytesIO(data), formats=_formats(kind)) as picture:
-        _turn_to(path, picture, page, most)
+        if picture.width * picture.height > most:
+            raise UserError(f"{path} has {picture.width} x {picture.height} pixels, more than {most} in all")
+        if picture.format != "MPO" and (frames := getattr(picture, "n_frames", 1)) > 1:
+            raise UserError(f"{path} holds {frames} pictures (frames or pages); give a file with the one that is meant")
         if kind == "TIFF" and max(picture.tag_v2.get(258, (8,))) > 8:
             bits = max(picture.tag_v2[258])
             raise UserError(f"{path} has more than 8 bits a channel ({bits}); convert it to 8 bits first")
@@ -256,20 +255,6 @@ def _decoded(
         converted.append(f"turned upright (EXIF orientation {orientation})")
         orientation = 1
     return Picture(pixels, orientation, profile, form, tuple(converted), tuple(dropped), detail)
-
-
-def _turn_to(path: Path, picture: Any, page: int | None, most: int) -> None:
-    """Go to the picture that is asked for; the second one of a camera's MPO is a preview, and not counted."""
-    pages = 1 if picture.format == "MPO" else getattr(picture, "n_frames", 1)
-    if page is None and pages > 1:
-        raise UserError(f"{path} holds {pages} pictures (frames or pages); say which one with --page 1 to {pages}")
-    if page is not None and not 1 <= page <= pages:
-        raise UserError(f"{path} has the pictures 1 to {pages}, no {page}" if pages > 1 else f"{path} has one picture")
-    for number in range(page or 1):
-        if number:
-            picture.seek(number)
-        if picture.width * picture.height > most:
-            raise UserError(f"{path} has {picture.width} x {picture.height} pixels, more than {most} in all")
 
 
 def _orientation(picture: Any) -> int:
