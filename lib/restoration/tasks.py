@@ -195,7 +195,10 @@ def estimate_errors(rows: pd.DataFrame) -> pd.DataFrame:
     return found.rename(columns={"found": "median found", "error": "median error"})
 
 
-@measure("flicker", models=("photos",), decides=lambda study: _decides(study) | {"side": CLIP_SIDE, "frames": FRAMES})
+@measure(
+    "flicker", models=("photos",), decides=lambda study: _decides(study) | {"side": CLIP_SIDE, "frames": FRAMES},
+    volatile=("seconds",),
+)  # fmt: skip
 def flicker(study: Study) -> pd.DataFrame:
     """A clip that is rendered from a photograph moving by `STEP` pixels a frame, with new noise in each frame.
 
