@@ -368,5 +368,5 @@ def old_film(pictures: np.ndarray, truth: Tensor) -> Figure:
         rows=2,
         col_titles=["old film", "restored", "truth"],
         scores=[*scores, "", "", ""],
-        tile=2.1,
+        tile=1.7,
     )
