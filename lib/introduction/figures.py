@@ -206,7 +206,7 @@ def scene(given: Shot, results: Mapping[str, Result]) -> Figure:
     below.append(results["viewer"].pictures["as the model sees it"][list(kept).index(peak)])
     read = results["viewer"].rows.iloc[peak]
     notes = ["the shot", "an old copy", "a key frame", "the clip", "a viewer", "with another face", "restored"]
-    notes += [f"{files.rows['bytes'].iloc[third]:,} bytes", f"decoder {clip.facts['smaller']:.0f} times smaller"]
+    notes += [f"{files.rows['bytes'].iloc[third]:,} bytes", f"{clip.facts['smaller']:.0f}x smaller decoder"]
     notes.append(f"read {read['label']}, is {read['truth']}")
     titles = [f"{number}  {name}" for number, name, _ in STATIONS.values()]
     return image_grid([*above, *below], cols=5, col_titles=titles, scores=notes, tile=1.25)
