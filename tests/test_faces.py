@@ -626,7 +626,7 @@ def test_wrong_requests_are_refused_before_the_work(swapper, clip, tmp_path):
 def test_the_command_says_errors_in_one_line(call, tmp_path):
     run = functools.partial(call, functools.partial(runpy.run_module, "lib.faces", run_name="__main__"))
     code, _, err = run("swap", tmp_path / "a.mp4", tmp_path / "b.mp4", "--identity", "alma", "--preset", "smoke")
-    assert code == 2 and "python -m lib.training faces.comb" in err
+    assert code == 2 and "python -m lib.training faces.tuned" in err
     assert len(err.strip().splitlines()) == 1 and err.startswith("error: ")
     assert run("swap", "a", "b")[0] == 2
     code, _, err = run("swap", "a.mp4", "b.mp4", "--identity", "alma", "--sharpness", "9")

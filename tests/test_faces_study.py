@@ -239,10 +239,10 @@ def test_compositing_is_measured_in_every_way():
 
 
 def test_a_stored_table_is_loaded_without_its_networks(folders, capsys):
-    changes = {"frames": 4, "comb.train.steps": 4}
+    changes = {"frames": 4, "comb.train.steps": 4, "tuned.train.steps": 4}
     first = study.Study("smoke", overrides=changes)
     made = first.tables["compositing"]
-    assert set(made["method"]) == {*METHODS, "unswapped"} and set(first.models.runs) == {"comb"}
+    assert set(made["method"]) == {*METHODS, "unswapped"} and set(first.models.runs) == {"comb", "tuned"}
     second = study.Study("smoke", overrides=changes)
     pd.testing.assert_frame_equal(second.tables["compositing"], made)
     assert not second.models.runs
@@ -313,14 +313,17 @@ def test_half_precision_checkpoints_that_ship_are_small():
 
 
 def test_a_person_is_added_and_a_strip_is_kept(folders):
-    changes = {"frames": 4, "comb.train.steps": 8, "comb.train.log_every": 4, "late_share": 0.5, "test_frames": 2}
-    with pytest.raises(UserError, match="train faces.comb first"):
+    changes = {"frames": 4, "comb.train.steps": 8, "comb.train.log_every": 4, "tuned.train.steps": 4}
+    changes |= {"late_share": 0.5, "test_frames": 2}
+    with pytest.raises(UserError, match="train faces.tuned first"):
         training.train(training.make_task("faces.late", "smoke", overrides=changes), quiet=True)
     comb = training.make_task("faces.comb", "smoke", overrides=changes)
     training.train(comb, quiet=True)
     # every level that was trained has left its pictures, and they are not the same
     shown = [comb.get_buffer(f"strip_{level}") for level in range(4)]
     assert all(picture.any() for picture in shown) and (shown[3][0] != shown[3][1]).any()
+    comb = training.make_task("faces.tuned", "smoke", overrides=changes)
+    training.train(comb, quiet=True)
     late = training.make_task("faces.late", "smoke", overrides=changes)
     result = training.train(late, quiet=True)
     assert {"ssim_reconstruction", "ssim_swap"} <= set(result.metrics)

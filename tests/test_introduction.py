@@ -134,7 +134,8 @@ def test_the_introduction_is_out_of_date_when_weights_of_another_chapter_change(
 
     before = staleness.recipe("01_introduction", run.DEFAULTS)
     weights = next((paths.CHECKPOINTS / "faces").glob("comb*.safetensors"))
-    monkeypatch.setattr(staleness, "sha256", lambda path, real=staleness.sha256: real(path) + str(path == weights))
+    real = staleness.file_hash
+    monkeypatch.setattr(staleness, "file_hash", lambda path: real(path) + str(path == weights))
     assert staleness.recipe("01_introduction", run.DEFAULTS) != before
     monkeypatch.undo()
     assert staleness.recipe("01_introduction", run.DEFAULTS) == before
