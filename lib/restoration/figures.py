@@ -357,9 +357,10 @@ def whole(truth: Tensor, pictures: Sequence[Tensor]) -> Figure:
     "A frame of {name} as old film (soft, half the size, grain, scratches, JPEG), restored by `--task film`, which is "
     "told nothing but that, and the truth; below, a part of each; stored pictures, preset {preset}.",
 )
-def old_film(pictures: np.ndarray, truth: Tensor) -> Figure:
-    """Before and after ``(2, H, W, 3)`` beside the truth ``(1, 3, H, W)``; PSNR of each."""
-    shown = [*(torch.from_numpy(picture.copy()).permute(2, 0, 1)[None] / 255 for picture in pictures), truth]
+def old_film(pictures: np.ndarray) -> Figure:
+    """Before, after and the truth ``(3, H, W, 3)``; PSNR of the first two."""
+    shown = [torch.from_numpy(picture.copy()).permute(2, 0, 1)[None] / 255 for picture in pictures]
+    truth = shown[2]
     scores = [*(f"{_psnr(truth, picture):.1f} dB" for picture in shown[:2]), ""]
     height, width = (side // 3 for side in truth.shape[2:])
     parts = [picture[0, :, height : 2 * height, width : 2 * width] for picture in shown]
