@@ -232,7 +232,7 @@ def flicker(study: Study) -> pd.DataFrame:
 
 @measure("film_frame", models=("photos",), decides=lambda study: _decides(study) | {"size": FILM_SIZE}, tiles=True)
 def film_frame(study: Study) -> np.ndarray:
-    """One frame as old film and restored blindly by the command's own steps, at its full size, and the truth: ``(1, 3, H, W, 3)``."""
+    """One frame as old film, restored blindly by the command's own steps, and the truth: ``(1, 3, H, W, 3)``."""
     truth = film_truth(study)
     seen = operators.old_film(truth, evaluate.seed_of(8, 0))
     restored = blindly(Restorer(study.models["photos"], "photos"), seen, motion=False)
